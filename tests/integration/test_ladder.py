@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from moreish.runs.run import Run
 from moreish.training.events import ignore
 from moreish.training.trainer import Trainer
 from moreish.workflows.ladder import RUNGS, rungs_for, train_ladder
+from support.example_data import write_labels, write_pairs
 from support.model_contract import (
     check_causality,
     check_decoding_by_state,
@@ -221,6 +223,36 @@ def test_a_new_model_is_one_file_and_one_line(
 def test_the_old_name_of_a_rung_still_works() -> None:
     with pytest.warns(FutureWarning, match="rung grams is deprecated; use gpt-ngram"):
         assert [rung.name for rung in rungs_for("counts,grams")] == ["counts", "gpt-ngram"]
+
+
+@pytest.mark.parametrize(
+    ("write", "rungs"),
+    [
+        (write_labels, ["naive-bayes", "nb-svm", "lstm", "gpt", "encoder", "label-hybrid"]),
+        (write_pairs, ["lstm", "gpt", "encoder-decoder"]),
+    ],
+)
+def test_examples_have_rungs_of_their_own(
+    moreish: Moreish, tmp_path: Path, write: Callable[[Path], Path], rungs: list[str]
+) -> None:
+    file = write(tmp_path / ("data.csv" if write is write_labels else "data.jsonl"))
+    command = ["ladder", file, "--steps", "4"]
+    result = moreish(*command)
+    assert result.status == 0, result.err
+    assert "targets" in result.out
+    assert "bits" not in result.out
+    assert "moreish predict ladders/data/" in result.out
+    saved = json.loads(Path("ladders/data/ladder.json").read_text())
+    assert [entry["rung"] for entry in saved["rungs"]] == rungs
+    for entry in saved["rungs"]:
+        assert " → " in entry["samples"][0]
+        assert 0 <= entry["splits"]["val"]["exact_match"] <= 1
+    assert "targets right" in Path("ladders/data/report.html").read_text()
+    again = moreish(*command, "--json").json
+    assert [entry["made"] for entry in again["rungs"]] == [r["made"] for r in saved["rungs"]]
+    wrong = moreish("ladder", file, "--rungs", "wavenets")
+    assert wrong.status == 2
+    assert "wavenet" in wrong.err
 
 
 # --- the learning-rate range test ---

@@ -31,7 +31,7 @@ def ladder(
 ) -> None:
     """Train a ladder of models on one split, from letter pairs to a GPT, and compare them in a
     table, a figure and a report. Training options apply to each rung; the lectures' own data
-    are split as in the lectures."""
+    are split as in the lectures. Examples have rungs of their own."""
     from moreish import api
     from moreish.data import source_settings
     from moreish.ui import (
@@ -91,7 +91,8 @@ def ladder(
             console().print(line, style="dim")
         console().print(f"\n{report}")
         best = min(found["rungs"], key=ladder_loss)["rung"]
-        print_message(console(), f"Best: {best}. Next: {command('sample', folder / best)}")
+        verb = "predict" if found["kind"] == "examples" else "sample"
+        print_message(console(), f"Best: {best}. Next: {command(verb, folder / best)}")
     if not found["complete"]:
         flags = ", without --overwrite" if overwrite else ""
         console(stderr=True).print(f"Stopped. Run the same command{flags} to resume.")

@@ -20,6 +20,7 @@ from moreish.models.gpt import (
 )
 from moreish.models.hybrid import MAX_FOLD_TOKENS, Hybrid, HybridConfig
 from moreish.models.interpolated import Mixture, NetworkWithCounts, NetworkWithCountsConfig
+from moreish.models.label_hybrid import LabelHybrid
 from moreish.models.lecture_gpt import LectureAttention, LectureGPT
 from moreish.models.memory import LONGEST_CONTEXT, MAX_REACH, Reader, Votes
 from moreish.models.mlp import MLP
@@ -46,6 +47,7 @@ REGISTRY |= {
     "hybrid": Hybrid,
     "naive-bayes": NaiveBayes,
     "nb-svm": NBSVM,
+    "label-hybrid": LabelHybrid,
     "encoder": EncoderClassifier,
     "encoder-decoder": EncoderDecoder,
 }

@@ -1,10 +1,14 @@
 """Classification by counting: naive Bayes on n-grams (Wang and Manning 2012, "Baselines and
 Bigrams", section 2.1).
 
-B batch, R rows of it with a separator, T positions, S positions seen, E examples, G n-grams of an
-input, F distinct n-grams of the training split, L labels, V vocabulary.
+B batch, R rows of it with a separator, T positions, S positions seen, E examples, P pairs of an
+example and an n-gram, G n-grams of an input, F distinct n-grams of the training split, L labels,
+V vocabulary.
 """
 
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -39,6 +43,52 @@ class NaiveBayesConfig(ModelConfig):
     """Number of tokens that can be predicted, the first ones of the vocabulary: the labels."""
 
 
+@dataclass(frozen=True)
+class NGramSets:
+    """Which n-grams each of some examples has."""
+
+    example_P: Ids
+    feature_P: Ids
+    """The number of an example and that of an n-gram that it has, by example."""
+    label_E: Ids
+    """The number of the label of each example."""
+    features: int
+    labels: int
+
+    @cached_property
+    def joint_counts(self) -> NDArray[np.float32]:
+        """The number of examples of each label that have an n-gram, (F, L)."""
+        both_P = self.feature_P * self.labels + self.label_E[self.example_P]
+        counts = np.bincount(both_P, minlength=self.features * self.labels)
+        return counts.reshape(self.features, self.labels).astype(np.float32)
+
+    @cached_property
+    def has_ngram(self) -> Tensor:
+        """Which n-grams each example has, a sparse matrix (E, F) of zeros and ones."""
+        start_E = np.searchsorted(self.example_P, np.arange(len(self.label_E) + 1))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse")  # that they are in beta
+            return torch.sparse_csr_tensor(
+                torch.from_numpy(start_E),
+                torch.from_numpy(self.feature_P),
+                torch.ones(len(self.feature_P)),
+                size=(len(self.label_E), self.features),
+                check_invariants=False,
+            )
+
+    def where(self, chosen_E: NDArray[np.bool_]) -> "NGramSets":
+        """Return some of the examples, with the same numbers of n-grams and labels."""
+        kept_P = chosen_E[self.example_P]
+        number_E = np.cumsum(chosen_E) - 1
+        return NGramSets(
+            number_E[self.example_P[kept_P]],
+            self.feature_P[kept_P],
+            self.label_E[chosen_E],
+            self.features,
+            self.labels,
+        )
+
+
 class NaiveBayes(CountBasedModel):
     """The log-probability of each label given which n-grams occur in an input, each counted once.
 
@@ -55,7 +105,7 @@ class NaiveBayes(CountBasedModel):
     def __init__(self, config: NaiveBayesConfig, vocab_size: int) -> None:
         super().__init__(vocab_size, order=config.order)
         self.config, self.context = config, UNBOUNDED
-        self.separator = vocab_size - 1
+        self.separator, self.outputs = vocab_size - 1, config.outputs or vocab_size
         self.register_buffer("ngrams_F", torch.zeros(0, dtype=torch.long))
         self.register_buffer("weight_FL", torch.zeros(0, 0))
         self.register_buffer("bias_L", torch.zeros(0))
@@ -67,35 +117,50 @@ class NaiveBayes(CountBasedModel):
     # --- fitting ---
 
     def fit_counts(self, tokens: TokenDataset) -> None:
+        examples, ngrams_F, label_ids_L = self._read(tokens)
+        self.ngrams_F = torch.from_numpy(ngrams_F)
+        self.label_ids_L = torch.from_numpy(label_ids_L)
+        self.weight_FL, self.bias_L = self._weights_of(examples)
+
+    def cross_fitted_scores(self, tokens: TokenDataset, folds: int) -> Float[Tensor, "E L"]:
+        """Return what `label_scores` returns for each example, but by a model that is fitted to the
+        examples of all other folds."""
+        examples, _, labels = self._read(tokens)
+        fold_E = np.arange(len(examples.label_E)) % folds
+        scores_EL = torch.empty(len(fold_E), len(labels))
+        for fold in range(folds):
+            others, own = examples.where(fold_E != fold), examples.where(fold_E == fold)
+            weight_FL, bias_L = self._weights_of(others)
+            weight_FL[torch.from_numpy(others.joint_counts.sum(1) == 0)] = (
+                0  # unknown to this model
+            )
+            scores_EL[torch.from_numpy(fold_E == fold)] = own.has_ngram @ weight_FL + bias_L
+        return scores_EL
+
+    def _read(self, tokens: TokenDataset) -> tuple["NGramSets", Ids, Ids]:
+        """Return the n-grams of each example, which ones they are, (F,), and the tokens of the
+        labels, (L,)."""
         example_P, ngrams_P = self._ngrams_of(tokens)
         label_E = tokens.ids_N[tokens.separators + 1].astype(np.int64)
-        labels, label_E = np.unique(label_E, return_inverse=True)
+        label_ids_L, label_E = np.unique(label_E, return_inverse=True)
         ngrams_F, feature_P, count_F = np.unique(ngrams_P, return_inverse=True, return_counts=True)
-        ngrams_F, feature_P, kept_P = _drop_rare(ngrams_F, feature_P, count_F, len(labels))
+        ngrams_F, feature_P, kept_P = _drop_rare(ngrams_F, feature_P, count_F, len(label_ids_L))
         # Each n-gram counts once for each example.
         pairs = np.unique(example_P[kept_P] * max(1, len(ngrams_F)) + feature_P)
         example_P, feature_P = np.divmod(pairs, max(1, len(ngrams_F)))
-        size = len(ngrams_F) * len(labels)
-        joint_FL = np.bincount(feature_P * len(labels) + label_E[example_P], minlength=size)
-        shape = len(ngrams_F), len(labels)
-        counts_FL = joint_FL.reshape(shape).astype(np.float32)
-        self.ngrams_F = torch.from_numpy(ngrams_F)
-        self.label_ids_L = torch.from_numpy(labels)
-        self._fit(counts_FL, example_P, feature_P, label_E)
+        sets = NGramSets(example_P, feature_P, label_E, len(ngrams_F), len(label_ids_L))
+        return sets, ngrams_F, label_ids_L
 
-    def _fit(
-        self, joint_FL: NDArray[np.float32], example_P: Ids, feature_P: Ids, label_E: Ids
-    ) -> None:
-        """Set the weights to log-count ratios.
-
-        Args:
-            joint_FL: number of examples of each label that have an n-gram.
-            example_P, feature_P: the pairs of an example and an n-gram that it has, by example.
-            label_E: the label of each example, by number.
-        """
-        self.weight_FL = torch.from_numpy(log_count_ratios(joint_FL, self.config.smoothing))
-        counts_L = np.bincount(label_E, minlength=joint_FL.shape[1])
-        self.bias_L = torch.from_numpy(np.log(counts_L / counts_L.sum()).astype(np.float32))
+    def _weights_of(
+        self, examples: "NGramSets"
+    ) -> tuple[Float[Tensor, "F L"], Float[Tensor, " L"]]:
+        """Return the weight of each n-gram for each label, log-count ratios, and the log of the
+        share of each label."""
+        count_L = np.bincount(examples.label_E, minlength=examples.labels)
+        with np.errstate(divide="ignore"):  # a label that is in another fold only
+            bias_L = np.maximum(np.log(count_L / count_L.sum()), FLOOR).astype(np.float32)
+        ratio_FL = log_count_ratios(examples.joint_counts, self.config.smoothing)
+        return torch.from_numpy(ratio_FL), torch.from_numpy(bias_L)
 
     def _ngrams_of(self, tokens: TokenDataset) -> tuple[Ids, Ids]:
         """Return the example and the code of every n-gram of every input, (P,) each. The boundary
@@ -120,17 +185,20 @@ class NaiveBayes(CountBasedModel):
     def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
         new = tokens_BT.shape[1]
         seen_BS = tokens_BT if state is None else torch.cat([state, tokens_BT], dim=1)
-        outputs = self.config.outputs or self.vocab_size
-        logits_BTV = torch.zeros(len(seen_BS), new, outputs, device=seen_BS.device)
+        logits_BTV = torch.zeros(len(seen_BS), new, self.outputs, device=seen_BS.device)
         first = seen_BS.shape[1] - new
         row_R, place_R = (seen_BS[:, first:] == self.separator).nonzero(as_tuple=True)
         if len(row_R):
             scores_RL = self.label_scores(seen_BS[row_R], place_R + first)
-            floor_R1 = scores_RL.logsumexp(1, keepdim=True) + FLOOR
-            logits_RV = floor_R1.expand(-1, outputs).clone()
-            logits_RV[:, self.label_ids_L] = scores_RL
-            logits_BTV[row_R, place_R] = logits_RV
+            logits_BTV[row_R, place_R] = self.label_logits(scores_RL)
         return logits_BTV, seen_BS
+
+    def label_logits(self, scores_RL: Float[Tensor, "R L"]) -> Float[Tensor, "R V"]:
+        """Return the logits of all tokens, given those of the labels of the training split."""
+        floor_R1 = scores_RL.logsumexp(1, keepdim=True) + FLOOR
+        logits_RV = floor_R1.repeat(1, self.outputs)
+        logits_RV[:, self.label_ids_L] = scores_RL
+        return logits_RV
 
     def label_scores(
         self, seen_RS: Int[Tensor, "R S"], place_R: Int[Tensor, " R"]

@@ -305,8 +305,7 @@ def _network_config(
     if folds:
         model = {"name": "hybrid", "folds": folds, "memory": reach, "network": network}
     batch = {"batch_tokens": SMALL_BATCH} if is_large else {}
-    # A hybrid starts as its counts and votes, so it never ends worse than they are.
-    return _run_config(setup, model, {**family.train, **batch, "eval_at_start": folds > 0})
+    return _run_config(setup, model, {**family.train, **batch})
 
 
 def _run_config(setup: TrainingSetup, model: Tree, train: Tree) -> RunConfig:

@@ -9,7 +9,7 @@ from moreish.data import SplitName
 from moreish.errors import command
 from moreish.evaluate import Score, format_bits
 from moreish.reports.html import figure, page, preformatted, table
-from moreish.ui import SPLIT_TITLES, format_loss, ladder_loss
+from moreish.ui import SPLIT_TITLES, format_loss, format_right, ladder_loss
 
 CAPTION = (
     "Left: validation loss of every rung with 95 % intervals, the best at the top. Right: loss "
@@ -30,6 +30,7 @@ def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
     rungs = sorted(ladder["rungs"], key=ladder_loss)
     scores = [Score.model_validate(rung["splits"]["val"]) for rung in rungs]
     has_new = any(score.new_items for score in scores)
+    has_targets = any(map(format_right, scores))
     has_stated = any(rung["stated"] for rung in rungs)
     rows = [
         (
@@ -40,7 +41,7 @@ def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
             *(format_loss(rung["splits"].get(name)) for name in splits),
             *["" if score.new_items is None else f"{score.new_items.loss:.4f}"] * has_new,
             *[_stated(rung)] * has_stated,
-            format_bits(score.bits_per_char),
+            format_right(score) or format_bits(score.bits_per_char),
         )
         for rung, score in zip(rungs, scores, strict=True)
     ]
@@ -53,7 +54,7 @@ def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
         *losses,
         *["new items"] * has_new,
         *["stated"] * has_stated,
-        "bits/char",
+        "targets right" if has_targets else "bits/char",
     )
     samples = "".join(
         f"<h2>{html.escape(rung['rung'])}</h2>"

@@ -6,6 +6,7 @@ from moreish.ui.tables import (
     audit_lines,
     comparison_table,
     format_loss,
+    format_right,
     guess_line,
     ladder_loss,
     ladder_table,

@@ -241,6 +241,7 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     for entry in ranked:
         splits = {name: Score.model_validate(split) for name, split in entry["splits"].items()}
         val, train, test = splits["val"], splits.get("train"), splits.get("test")
+        right = format_right(val)
         cells = {
             "param.\n/ 1000": f"{entry['parameters'] / 1e3:,.1f}",
             "time\n(s)": f"{entry['seconds']:.1f}",
@@ -250,8 +251,9 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             NEW_ITEMS: "" if val.new_items is None else f"{val.new_items.loss:.4f}",
             "test": _loss(test),
             "stated": f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
-            "bits/\nchar": format_bits(val.bits_per_char),
+            "bits/\nchar": format_bits(val.bits_per_char) if right is None else "",
             "copied": _copied(entry.get("copied")),
+            "targets\nright": right or "",
         }
         for title, cell in cells.items():
             columns.setdefault(title, []).append(cell)
@@ -265,6 +267,12 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         style = "bold" if number == 0 else None
         table.add_row(entry["rung"], *(cells[number] for cells in shown.values()), style=style)
     return table
+
+
+def format_right(score: Score) -> str | None:
+    """Format the share of targets that are predicted right; None for other data."""
+    share = score.exact_match if score.accuracy is None else score.accuracy
+    return None if share is None else f"{share:.2%}"
 
 
 NEW_ITEMS = "new\nitems"

@@ -161,7 +161,7 @@ class TrainingView:
         self.close()
         loss = entry["splits"]["val"]["loss"]
         place = f"{number:>{len(str(total))}} of {total}"
-        line = f"{place}  {entry['rung']:<14} {math.inf if loss is None else loss:.4f}  "
+        line = f"{place}  {entry['rung']:<15} {math.inf if loss is None else loss:.4f}  "
         sample = visible("  ".join(entry["samples"]).replace("\n", " ↵ "))
         sample = sample[: max(20, RUNG_WIDTH - len(line))]
         self.out.print(Text.assemble(line, (sample, "italic")))

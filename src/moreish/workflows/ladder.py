@@ -1,7 +1,7 @@
 """A ladder of models from letter pairs to a GPT: one split, one evaluation, one table."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,14 +14,20 @@ from moreish.options import TextOptions, settings_tree
 from moreish.planning import PLANNED_NETWORK, PLANNED_TRAIN
 from moreish.runs import (
     ENDED_STATUSES,
-    DatasetInfo,
     Run,
     library_versions,
     machine_info,
     remove_run,
 )
 from moreish.settings import Tree
-from moreish.training import DivergenceError, Note, Report, set_up
+from moreish.training import (
+    DivergenceError,
+    Note,
+    Report,
+    TrainingSetup,
+    fit_model_config,
+    set_up,
+)
 from moreish.utils.files import encode_json, is_in_memory, read_json, write_atomic
 from moreish.workflows.train import resume, train
 
@@ -32,6 +38,9 @@ LARGE = "scale"
 """The rung that is trained only when it is named."""
 
 LADDER = "ladder.json"
+
+SHOWN_PREDICTIONS = 5
+"""Predictions that are shown of each rung."""
 
 RENAMED_RUNGS = {"grams": "gpt-ngram"}
 """Deprecated names of rungs, each with its present name."""
@@ -56,6 +65,9 @@ class Rung:
     train: Tree = field(default_factory=dict)
     stated: Mapping[str, Stated] = field(default_factory=dict)
     """Stated losses by data set, for the lecture's own split."""
+    labels: bool | None = None
+    """For a rung of examples: whether it is for targets that are labels, or for all others; None:
+    for both."""
 
     @property
     def only_counts(self) -> bool:
@@ -154,23 +166,56 @@ RUNGS: tuple[Rung, ...] = (
     ),
 )
 
+EXAMPLE_RUNGS: tuple[Rung, ...] = (
+    Rung(
+        "naive-bayes",
+        "how often each n-gram of the input occurs with each label",
+        {"name": "naive-bayes"},
+        labels=True,
+    ),
+    Rung("nb-svm", "a trained weight for each n-gram", {"name": "nb-svm"}, labels=True),
+    Rung("lstm", "an LSTM that reads the input and writes the target", {"name": "lstm"}),
+    Rung("gpt", "attention to the input, from left to right", {"name": "gpt"}),
+    Rung("encoder", "attention in both directions", {"name": "encoder"}, labels=True),
+    Rung(
+        "label-hybrid",
+        "n-gram counts, and an encoder trained to correct them",
+        {"name": "label-hybrid"},
+        labels=True,
+    ),
+    Rung(
+        "encoder-decoder",
+        "attention in both directions over the input, and from the target to it",
+        {"name": "encoder-decoder"},
+        labels=False,
+    ),
+)
+"""The rungs of examples."""
 
-def rungs_for(names: str | None) -> list[Rung]:
+
+def rungs_for(names: str | None, *, targets: str | None = None) -> list[Rung]:
     """Return the rungs of a comma-separated list; for None, all but the large one.
 
     A registered model that no rung uses is a rung of its own, with its default settings.
 
+    Args:
+        names: the names of rungs.
+        targets: what the targets are where the data are examples.
+
     Raises:
         MoreishError: the list is empty, or a name is unknown.
     """
-    rungs = {rung.name: rung for rung in RUNGS}
-    used = {*rungs, *(rung.model["name"] for rung in RUNGS)}
+    known: Iterable[Rung] = RUNGS
+    if targets:
+        known = (r for r in EXAMPLE_RUNGS if r.labels in (None, targets == "label"))
+    rungs = {rung.name: rung for rung in known}
+    used = {*rungs, *(rung.model["name"] for rung in (*RUNGS, *EXAMPLE_RUNGS))}
     rungs |= {n: Rung(n, "a registered model", {"name": n}) for n in REGISTRY if n not in used}
     if names is None:
         return [
             rung
             for rung in rungs.values()
-            if rung.name != LARGE and not REGISTRY[rung.model["name"]].needs_examples
+            if rung.name != LARGE and (targets or not REGISTRY[rung.model["name"]].needs_examples)
         ]
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     if not chosen:
@@ -225,7 +270,6 @@ def train_ladder(
     Raises:
         MoreishError: a rung is unknown, `out` holds something else, or every training run failed.
     """
-    chosen = rungs_for(rungs)
     budget: Tree = {"minutes": minutes, "epochs": epochs, "steps": steps}
     if all(value is None for value in budget.values()):
         budget["minutes"] = DEFAULT_MINUTES
@@ -234,7 +278,9 @@ def train_ladder(
     split = split or ("lecture" if isinstance(source, str) and source in lectures else "seeded")
     data: Tree = {"source": source, "split": split, **settings_tree(options).get("data", {})}
     config = resolve({"data": data, "model": {"name": "ngram"}})
-    facts = set_up(config).facts
+    setup = set_up(config)
+    facts = setup.facts
+    chosen = rungs_for(rungs, targets=facts.targets)
     data["kind"] = facts.kind
     shown = "-" if is_in_memory(config.data.sources[0]) else source
     plan: Tree = {"source": shown, "split": split, "kind": facts.kind, **budget, "seed": seed}
@@ -244,7 +290,7 @@ def train_ladder(
     try:
         for number, rung in enumerate(chosen, 1):
             config, path = _rung_config(rung, plan, data), out / rung.name
-            run = None if overwrite else _find_run(path, config, facts)
+            run = None if overwrite else _find_run(path, config, setup)
             if run is None or rung.name not in entries:
                 entries.pop(rung.name, None)
                 _save(out, {**plan, "complete": False}, entries)
@@ -281,7 +327,8 @@ def train_ladder(
 
 def _save(out: Path, about: Tree, entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Write ladder.json, which marks the folder as that of a ladder, and return its content."""
-    order = {rung.name: place for place, rung in enumerate(RUNGS)}
+    all_rungs = EXAMPLE_RUNGS if about["kind"] == "examples" else RUNGS
+    order = {rung.name: place for place, rung in enumerate(all_rungs)}
     rungs = sorted(entries.values(), key=lambda entry: order.get(entry["rung"], len(order)))
     content = {**about, "versions": library_versions(), "machine": machine_info(), "rungs": rungs}
     if rungs or not about["complete"]:
@@ -334,7 +381,7 @@ def _rung_config(rung: Rung, plan: Tree, data: Tree) -> RunConfig:
     )
 
 
-def _find_run(path: Path, config: RunConfig, facts: DatasetInfo) -> Run | None:
+def _find_run(path: Path, config: RunConfig, setup: TrainingSetup) -> Run | None:
     """Open the run at `path`, if there is one.
 
     Raises:
@@ -343,7 +390,8 @@ def _find_run(path: Path, config: RunConfig, facts: DatasetInfo) -> Run | None:
     if not (path / "run.json").exists():
         return None
     run = Run.open(path)
-    model, train = config.model.for_data(facts.longest_item, facts.vocabulary), config.train
+    facts, train = setup.facts, config.train
+    model = fit_model_config(config.model, facts, setup.tokenizer)
     if train.lr is None:  # the run stores the default of its model
         train = train.model_copy(update={"lr": run.config.train.lr})
     settings = (run.config.seed, run.config.model, run.config.train)
@@ -357,10 +405,7 @@ def _find_run(path: Path, config: RunConfig, facts: DatasetInfo) -> Run | None:
 def _entry(rung: Rung, run: Run, plan: Tree) -> dict[str, Any]:
     is_lecture = plan["split"] == "lecture" and isinstance(plan["source"], str)
     stated = rung.stated.get(plan["source"]) if is_lecture else None
-    is_list = run.kind == "lines"
-    texts = run.sample(100, seed=0) if is_list else run.sample(3, max_tokens=300, seed=0)
-    novelty = run.novelty(texts)
-    copied = sum(text.known if is_list else len(text.overlap) for text in novelty) / len(texts)
+    samples, copied = _samples(run)
     return {
         "rung": rung.name,
         "adds": rung.adds,
@@ -370,7 +415,21 @@ def _entry(rung: Rung, run: Run, plan: Tree) -> dict[str, Any]:
         "parameters": run.model.num_parameters(),
         "seconds": run.record.seconds,
         "splits": {name: score.as_json() for name, score in run.scores.items()},
-        "samples": texts[:5] if is_list else [texts[0][:120]],
-        "copied": copied,  # share of items, or mean length of the longest copied span
+        "samples": samples,
+        "copied": copied,
         "stated": None if stated is None else asdict(stated),
     }
+
+
+def _samples(run: Run) -> tuple[list[str], float | None]:
+    """Return a few texts of a model, and which share of its items is in the training split, or the
+    mean length of the longest copied span of running text; of examples, a few predictions."""
+    if run.kind == "examples":
+        predicted = run.predict_split(run.split("val"), SHOWN_PREDICTIONS)
+        pairs = zip(predicted.examples, predicted.predictions, strict=True)
+        return [f"{pair.input} → {found.target}" for pair, found in pairs], None
+    is_list = run.kind == "lines"
+    texts = run.sample(100, seed=0) if is_list else run.sample(3, max_tokens=300, seed=0)
+    novelty = run.novelty(texts)
+    copied = sum(text.known if is_list else len(text.overlap) for text in novelty) / len(texts)
+    return texts[:5] if is_list else [texts[0][:120]], copied

@@ -1,5 +1,6 @@
 """Models of examples: state, causality, independence of neighbors, and what they learn."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from moreish.data.examples import ExampleCorpus, encode_examples
 from moreish.data.token_dataset import TokenDataset
 from moreish.models import REGISTRY, CountBasedModel, build_model, model_config
+from moreish.models.label_hybrid import LabelHybrid
 from moreish.tasks import Example
 from moreish.tokenizers import CharTokenizer, ExampleTokenizer
 
@@ -31,6 +33,7 @@ CASES = [
     ),
     ("naive-bayes", {"order": 3}),
     ("nb-svm", {"order": 2}),
+    ("label-hybrid", {"width": 16, "heads": 2, "layers": 1, "context": 40}),
 ]  # fmt: skip
 each_case = pytest.mark.parametrize(("name", "settings"), CASES)
 WORDS = ["aha", "bet", "cat", "dad", "egg", "fed", "gag", "hat", "ice", "jab"]
@@ -45,7 +48,7 @@ def tokenizer_of(corpus: ExampleCorpus) -> ExampleTokenizer:
 def make(name: str, settings: dict) -> torch.nn.Module:
     torch.manual_seed(0)
     model = build_model(model_config({"name": name, **settings}), V).eval()
-    if isinstance(model, CountBasedModel):
+    if isinstance(model, CountBasedModel | LabelHybrid):
         rows = [
             np.array([0, *np.random.default_rng(n).integers(3, 11, 6), SEPARATOR, 1 + n % 2])
             for n in range(50)
@@ -151,3 +154,53 @@ def test_nb_svm_beats_naive_bayes_on_pairs_of_words() -> None:
         targets = batch.targets_BT.flatten()
         losses[name] = F.cross_entropy(logits, targets, ignore_index=-1).item()
     assert losses["nb-svm"] < losses["naive-bayes"]
+
+
+def labeled_tokens() -> tuple[TokenDataset, int]:
+    corpus = ExampleCorpus(name="x", examples=LABELED, target_form="label")
+    tokenizer = tokenizer_of(corpus)
+    return encode_examples(corpus, tokenizer, "seeded", 0)["train"], tokenizer.vocab_size
+
+
+@pytest.mark.parametrize("name", ["naive-bayes", "nb-svm"])
+def test_cross_fitted_scores_are_those_of_a_model_of_the_other_folds(name: str) -> None:
+    tokens, vocabulary = labeled_tokens()
+    config = model_config({"name": name, "order": 1})
+    model = build_model(config, vocabulary)
+    scores = model.cross_fitted_scores(tokens, 3)
+    start, length = tokens.segments()
+    rest = [
+        tokens.ids_N[s + 1 : s + n + 1] for i, (s, n) in enumerate(zip(start, length, strict=True))
+        if i % 3
+    ]  # fmt: skip
+    others = dataclasses.replace(tokens, ids_N=np.concatenate([tokens.ids_N[:1], *rest]))
+    model.fit_counts(others)
+    batch = tokens.gather(tokens.windows(100)[::3])
+    logits = model(batch.tokens_BT)[0]
+    is_separator = batch.tokens_BT == vocabulary - 1
+    expected = logits[is_separator][:, model.label_ids_L]
+    # All single letters of the first fold are in the others, so both have the same n-grams.
+    torch.testing.assert_close(scores[::3], expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_label_hybrid_starts_at_its_counts_and_trains_on_cross_fitted_ones() -> None:
+    tokens, vocabulary = labeled_tokens()
+    settings = {"width": 16, "heads": 2, "layers": 1, "context": 5, "folds": 4}
+    torch.manual_seed(0)
+    hybrid = build_model(model_config({"name": "label-hybrid", **settings}), vocabulary)
+    hybrid.fit_counts(tokens)
+    batch = tokens.gather(tokens.windows(100)[np.array([5, 17, 2])])
+    place = (batch.tokens_BT == vocabulary - 1).nonzero()[:, 1]
+    rows = torch.arange(3)
+    torch.testing.assert_close(hybrid(batch.tokens_BT)[0], hybrid.counts(batch.tokens_BT)[0])
+    scores = hybrid.counts.cross_fitted_scores(tokens, 4)[[5, 17, 2]]
+    trained = hybrid.training_logits(batch)[rows, place]
+    torch.testing.assert_close(trained[:, hybrid.counts.label_ids_L], scores)
+    # The encoder adds what it says of the last tokens that it can read, also in training.
+    torch.nn.init.normal_(hybrid.network.head.weight)
+    whole = hybrid(batch.tokens_BT)[0][rows, place] - hybrid.counts(batch.tokens_BT)[0][rows, place]
+    trained = hybrid.training_logits(batch)[rows, place] - trained
+    torch.testing.assert_close(trained, whole, atol=1e-5, rtol=1e-5)
+    for row, end in enumerate(place.tolist()):
+        seen = batch.tokens_BT[row : row + 1, max(0, end - 4) : end + 1]
+        torch.testing.assert_close(hybrid.network(seen)[0][0, -1], whole[row], atol=1e-5, rtol=1e-5)
