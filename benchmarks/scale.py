@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from result_files import read_results, write_results
 
 from moreish.config import resolve
@@ -29,7 +30,7 @@ from moreish.data.audit.audit import audit_source
 from moreish.data.text.lines import CorpusKind
 from moreish.data.token_dataset import TokenDataset
 from moreish.evaluate.novelty import NearestItemIndex, OverlapIndex
-from moreish.models import CountBasedModel, build_model, model_config
+from moreish.models import CountBasedModel, Hybrid, build_model, model_config
 from moreish.runs.run import Run
 from moreish.tokenizers.char import CharTokenizer
 from moreish.training.setup import set_up
@@ -88,6 +89,28 @@ def counting(megabytes: int) -> dict[str, Any]:
         before = peak_memory()
         ids = np.memmap(path, dtype=np.uint8, mode="r")
         return {"before": before, **fit(TokenDataset(ids, items=False), len(letters), 7)}
+
+
+def experts(megabytes: int) -> dict[str, Any]:
+    """Measure what a hybrid with a memory fits before training on a text, and all experts' reading
+    of 1 MB of it, on one core."""
+    torch.set_num_threads(1)
+    ids = np.concatenate([np.frombuffer(piece, "u1") for piece in words(megabytes)])
+    tokens, before = TokenDataset(ids, items=False), peak_memory()
+    config = model_config({"name": "hybrid", "folds": 2, "layers": 1}).for_data(None, 256)
+    model = build_model(config, 256)
+    assert isinstance(model, Hybrid)
+    began = time.perf_counter()
+    model.fit_counts(tokens)
+    fitted = time.perf_counter() - began
+    read = torch.from_numpy(ids[:1_000_000].astype(np.int64))[None]
+    state, began = None, time.perf_counter()
+    with torch.inference_mode():
+        for part in read.split(model.call_length, dim=1):
+            votes, past = model._recall(part, None if state is None else state[1])
+            _, _, counts_state = model._consult(part, None if state is None else state[0], votes)
+            state = counts_state, past
+    return {"before": before, "seconds": fitted, "seconds_of_1_mb": time.perf_counter() - began}
 
 
 def preparing(tokenizer: str, kind: str = "text") -> dict[str, Any]:
@@ -222,6 +245,8 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "counting-shakespeare": counting_shakespeare,
     "counting-100-mb": lambda: counting(100),
     "counting-1-gb": lambda: counting(1000),
+    "experts-1-mb": lambda: experts(1),
+    "experts-100-mb": lambda: experts(100),
     "novelty-100-mb": novelty,
     "nearest-100-mb": nearest,
 }

@@ -1304,6 +1304,42 @@ def test_training_from_an_upload_to_generating(trains: Trains) -> None:
     expect(page.locator(".item")).to_have_count(20)
 
 
+def test_columns_of_a_table_are_chosen(trains: Trains) -> None:
+    columns = ["english", "french", "<b>note"]
+    trains.texts.append({"name": "pairs.csv", "bytes": 9, "columns": columns})
+    page = trains.open()
+    column, inputs, targets = (page.get_by_label(name, exact=True) for name in COLUMN_FIELDS)
+    expect(column).to_be_hidden()
+    text = page.get_by_label("Or an earlier text")
+    text.select_option("pairs.csv")
+    expect(column.locator("option")).to_have_text(["automatic", *columns])
+    inputs.select_option("french")
+    assert planned_after(page, lambda: targets.select_option("english")) == {
+        "text": "pairs.csv", "minutes": 1, "model": None, "input": "french", "target": "english",
+    }  # fmt: skip
+    page.reload()
+    expect(inputs).to_have_value("french")
+    expect(targets).to_have_value("english")
+    assert planned_after(page, lambda: column.select_option("<b>note")) == {
+        "text": "pairs.csv", "minutes": 1, "model": None, "column": "<b>note",
+    }  # fmt: skip
+    expect(inputs).to_have_value("")
+    assert planned_after(page, lambda: text.select_option("words.txt")) == {
+        "text": "words.txt", "minutes": 1, "model": None,
+    }  # fmt: skip
+    expect(column).to_be_hidden()
+
+
+def planned_after(page: Page, act: Callable[[], object]) -> Any:
+    """Return the body of the request for a plan that follows an action."""
+    with page.expect_request(lambda request: urlsplit(request.url).path == "/api/plan") as request:
+        act()
+    return request.value.post_data_json
+
+
+COLUMN_FIELDS = ["Column to learn", "or: column of inputs", "column of targets"]
+
+
 def test_new_requests_abort_old_ones_and_choices_survive_a_reload(trains: Trains) -> None:
     page, waiting = trains.page, []
     aborted: list[str] = []

@@ -72,8 +72,9 @@ def test_upload_audit_plan_train_and_sample(http: httpx.Client, home: Path) -> N
     assert http.get("/api/training").json()["status"] == "none"
     assert http.get("/api/training/history").status_code == 404
     text = "\n".join(NAMES * 30).encode()
-    assert upload(http, "names.txt", text).json() == {"name": "names.txt", "bytes": len(text)}
-    assert http.get("/api/texts").json()["texts"] == [{"name": "names.txt", "bytes": len(text)}]
+    stored = {"name": "names.txt", "bytes": len(text), "columns": []}
+    assert upload(http, "names.txt", text).json() == stored
+    assert http.get("/api/texts").json()["texts"] == [stored]
     found = http.post("/api/doctor", json={"text": "names.txt"}).json()
     assert found["facts"]["kind"] == "lines"
     assert any("--dedup" in finding["fix"] for finding in found["findings"])
@@ -102,6 +103,24 @@ def test_upload_audit_plan_train_and_sample(http: httpx.Client, home: Path) -> N
     (home / ("x" * 60)).mkdir()
     found = http.get("/api/training/name", params={"name": "x" * 60}).json()
     assert found == {"name": "x" * 55 + "-2"}
+
+
+def test_examples_of_the_chosen_columns_are_learned(http: httpx.Client, home: Path) -> None:
+    rows = [f"{name},{len(name)},{'odd' if len(name) % 2 else 'even'}" for name in NAMES]
+    table = "\n".join(["name,letters,parity", *rows]).encode()
+    assert upload(http, "t.csv", table).json()["columns"] == ["name", "letters", "parity"]
+    text = {"text": "t.csv", "input": "name", "target": "parity"}
+    found = http.post("/api/doctor", json=text).json()
+    assert found["facts"]["kind"] == "examples"
+    assert http.post("/api/plan", json={**text, "minutes": 0.1}).status_code == 200
+    wrong = http.post("/api/doctor", json={**text, "target": "color"})
+    assert wrong.status_code == 400
+    assert "its columns are name, letters, parity" in wrong.json()["error"]["message"]
+    http.post("/api/training", json={**text, "minutes": 0.1, "name": "parity"})
+    training_until(http, lambda state: state["status"] == "finished")
+    assert Run.open(home / "parity").predict(["anna"])[0].target in ("odd", "even")
+    column = {"text": "t.csv", "column": "name"}
+    assert http.post("/api/doctor", json=column).json()["facts"]["kind"] == "lines"
 
 
 def test_stop_and_resume(http: httpx.Client, home: Path) -> None:

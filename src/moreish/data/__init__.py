@@ -23,6 +23,7 @@ from moreish.data.examples import (
     encode_examples,
     example_dataset,
     looks_like_examples,
+    table_columns,
     read_examples,
     split_examples,
     task_corpus,

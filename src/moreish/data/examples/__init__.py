@@ -9,5 +9,10 @@ from moreish.data.examples.encode import (
     tokens_of,
 )
 from moreish.data.examples.problems import task_corpus
-from moreish.data.examples.read import ExampleFormat, looks_like_examples, read_examples
+from moreish.data.examples.read import (
+    ExampleFormat,
+    looks_like_examples,
+    read_examples,
+    table_columns,
+)
 from moreish.data.examples.stream import StreamSampler

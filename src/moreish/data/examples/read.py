@@ -75,6 +75,18 @@ def looks_like_examples(source: str) -> bool:
     return MESSAGES in names or any({*pair} <= {*names} for pair in PAIRS[:2])
 
 
+def table_columns(path: Path) -> list[str]:
+    """Return the names, or the numbers, of the columns of a table of text; none for other files,
+    and for tables of one column."""
+    if not is_table(path) or _suffix(path) == ".parquet":
+        return []
+    try:
+        names = _read_table(path, ExampleFormat(), limit=PEEK_LINES).names
+    except (MoreishError, OSError):
+        return []  # whoever reads it reports what is wrong
+    return names if len(names) > 1 else []
+
+
 def read_examples(sources: Sequence[str], file_format: ExampleFormat) -> ExampleCorpus:
     """Read the examples of one or several files.
 

@@ -23,6 +23,9 @@ class TextRequest(RequestBody):
     text: str
     """Name of an uploaded text or of a built-in data set."""
     kind: Literal["lines", "text", "examples"] | None = option("kind")
+    column: str | None = option("column", max_length=200)
+    input: str | None = option("input", max_length=200)
+    target: str | None = option("target", max_length=200)
     encoding: str | None = option("encoding", max_length=40)
     dedup: bool | None = option("dedup")
     nfc: bool | None = option("nfc")

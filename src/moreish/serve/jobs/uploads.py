@@ -12,7 +12,7 @@ from uuid import uuid4
 from pydantic import AfterValidator, BaseModel, WithJsonSchema
 from starlette.requests import Request
 
-from moreish.data import NON_PRINTING
+from moreish.data import NON_PRINTING, table_columns
 from moreish.serve.http import ApiError
 from moreish.utils.files import PARTIAL_SUFFIX, check_disk_space, write_all
 
@@ -67,6 +67,12 @@ ValidName = Annotated[
 class UploadedText(BaseModel):
     name: str
     bytes: int
+    columns: list[str] = []
+    """The columns of a table."""
+
+    @classmethod
+    def of(cls, path: Path) -> "UploadedText":
+        return cls(name=path.name, bytes=path.stat().st_size, columns=table_columns(path))
 
 
 class UploadFolder:
@@ -90,12 +96,11 @@ class UploadFolder:
 
     def contents(self) -> list[UploadedText]:
         """Return all texts in alphabetical order."""
+        return [UploadedText.of(path) for path in self._paths()]
+
+    def _paths(self) -> list[Path]:
         found = sorted(self.path.glob("*")) if self.path.is_dir() else []
-        return [
-            UploadedText(name=path.name, bytes=path.stat().st_size)
-            for path in found
-            if path.is_file() and is_valid_name(path.name)
-        ]
+        return [path for path in found if path.is_file() and is_valid_name(path.name)]
 
     def find(self, name: str) -> Path:
         """Return the path of a text.
@@ -103,7 +108,7 @@ class UploadFolder:
         Raises:
             ApiError: there is none of this name (404).
         """
-        if name not in {text.name for text in self.contents()}:
+        if name not in {path.name for path in self._paths()}:
             raise ApiError(404, f"there is no text {name[:100]!r}", param="text")
         return self.path / name
 
@@ -119,7 +124,7 @@ class UploadFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             check_disk_space(self.path, int(request.headers.get("content-length", 0)), "the text")
-            size = await self._write(partial, request)
+            await self._write(partial, request)
             partial.replace(self.path / name)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -128,10 +133,10 @@ class UploadFolder:
             raise ApiError(507, message) from None
         finally:
             partial.unlink(missing_ok=True)
-        return UploadedText(name=name, bytes=size)
+        return UploadedText.of(self.path / name)
 
-    async def _write(self, path: Path, request: Request) -> int:
-        """Write the body of a request to a file, and return its size."""
+    async def _write(self, path: Path, request: Request) -> None:
+        """Write the body of a request to a file."""
         size = 0
         with path.open("wb", buffering=0) as file:
             async for chunk in request.stream():
@@ -141,4 +146,3 @@ class UploadFolder:
                 write_all(file.fileno(), chunk)
         if size == 0:
             raise ApiError(400, "the text is empty")
-        return size

@@ -24,6 +24,7 @@ const attemptHere = (line, work) => attempt(line, work, inPageTerms);
 export function makeTrain(panel) {
   const stored = tabStorage.get("train", {});
   let text = stored.text ?? "";
+  let storedColumns = stored.columns ?? {};
   let isTraining = false;
   /** Whether the user has chosen the name of the run. */
   let hasOwnName = Boolean(stored.name);
@@ -32,16 +33,20 @@ export function makeTrain(panel) {
   // A new request aborts the previous one.
   const [uploadSignal, readSignal, nameSignal] = [makeLatestSignal(), makeLatestSignal(), makeLatestSignal()];
 
-  const source = makeSource(panel, { onFile: uploadFile, onDataset: readText, getNames: () => textNames });
+  const source = makeSource(panel, { onFile: uploadFile, onDataset: readText, getNames: () => texts.map((one) => one.name) });
   const renamed = h("p", { class: "hint" });
   const [uploadError, readError, planError, startError] = [errorLine(), errorLine(), errorLine(), errorLine()];
   const [uploadStatus, readStatus, planStatus] = [workLine(), workLine(), workLine()];
-  /** The names of the texts on the server. */
-  let textNames = [];
+  /** The texts on the server. */
+  let texts = [];
   const serverText = select([["", "–"]], () => readText(serverText.value));
   const serverTextField = field("Or an earlier text", serverText);
   serverTextField.hidden = true;
   const kind = select(KINDS, () => readText(text));
+  /** The columns of a table: the one to learn, or those of examples. */
+  const columns = { column: select([], chooseColumn), input: select([], chooseColumn), target: select([], chooseColumn) };
+  const columnFields = h("div", { class: "plan-fields", hidden: true }, field("Column to learn", columns.column),
+    field("or: column of inputs", columns.input), field("column of targets", columns.target));
   const encoding = select(ENCODINGS, () => readText(text));
   const encodingField = field("Encoding", encoding);
   encodingField.hidden = true;
@@ -70,7 +75,7 @@ export function makeTrain(panel) {
 
   panel.append(live.element,
     h("section", { class: "source" }, h("h2", { class: "title" }, "Give it a text. In a minute it writes more of it."),
-      source.element, uploadStatus, renamed, uploadError, serverTextField, readStatus, readError, encodingField),
+      source.element, uploadStatus, renamed, uploadError, serverTextField, readStatus, readError, columnFields, encodingField),
     h("div", { class: "audit-and-plan" }, audit, plan), live.runs.element);
   choose(model, stored.model);
   choose(kind, stored.kind);
@@ -79,9 +84,27 @@ export function makeTrain(panel) {
   minutes.addEventListener("input", remember);
   minutes.addEventListener("input", debounce(500, makePlan));
 
+  /** Offers the columns of a text that is a table. */
+  function showColumns() {
+    const names = texts.find((one) => one.name === text)?.columns ?? [];
+    columnFields.hidden = !names.length;
+    for (const [option, list] of Object.entries(columns)) {
+      const chosen = list.value || storedColumns[option];
+      list.replaceChildren(h("option", { value: "" }, "automatic"), ...names.map((one) => h("option", { value: one }, shown(one))));
+      list.value = names.includes(chosen) ? chosen : "";
+    }
+  }
+
+  /** A table has one column to learn, or two of examples. */
+  function chooseColumn({ target }) {
+    const excluded = target === columns.column ? [columns.input, columns.target] : [columns.column];
+    if (target.value) for (const list of excluded) list.value = "";
+    readText(text);
+  }
+
   /** Stores the choices for a reload. */
   function remember() {
-    tabStorage.set("train", { text, kind: kind.value, encoding: encoding.value, ticked: [...ticked],
+    tabStorage.set("train", { text, kind: kind.value, encoding: encoding.value, columns: chosenColumns(), ticked: [...ticked],
       minutes: minutes.value, model: model.value, name: hasOwnName ? name.value : "" });
   }
 
@@ -116,24 +139,28 @@ export function makeTrain(panel) {
     }
     source.clear();
     text = ""; // a text of the same name may be another
+    texts = [...texts.filter((one) => one.name !== answer.name), answer];
     readText(answer.name);
     listTexts();
   }
 
   async function listTexts() {
-    const { texts } = (await attemptHere(uploadError, () => get("/api/texts"))) ?? {};
-    if (!texts) return [];
-    textNames = texts.map((one) => one.name);
+    const answer = await attemptHere(uploadError, () => get("/api/texts"));
+    if (!answer) return [];
+    texts = answer.texts;
     serverTextField.hidden = !texts.length;
     serverText.replaceChildren(h("option", { value: "" }, "–"), ...texts.map((one) =>
       h("option", { value: one.name }, `${shown(one.name)} (${counted(one.bytes, "byte", large)})`)));
     serverText.value = text;
-    return textNames;
+    showColumns();
+    return texts.map((one) => one.name);
   }
 
   /** Resets the choices that belong to a text. */
   function forgetChoices() {
     [kind.value, encoding.value, encodingField.hidden, hasOwnName] = ["", "", true, false];
+    storedColumns = {};
+    for (const list of Object.values(columns)) list.value = "";
     ticked.clear();
   }
 
@@ -149,6 +176,7 @@ export function makeTrain(panel) {
     planBox.replaceChildren();
     serverText.value = text = newText;
     if (serverText.selectedIndex < 0) serverText.value = ""; // a built-in data set
+    showColumns();
     remember();
     suggestName();
     const signal = readSignal();
@@ -185,7 +213,11 @@ export function makeTrain(panel) {
 
   /** Returns how the text is to be read and cleaned. */
   const textSettings = () => ({ ...(kind.value && { kind: kind.value }), ...(encoding.value && { encoding: encoding.value }),
+    ...chosenColumns(),
     ...Object.fromEntries([...ticked].map((option) => [option, true])) });
+
+  const chosenColumns = () => Object.fromEntries(
+    Object.entries(columns).map(([option, list]) => [option, list.value]).filter(([, value]) => value));
 
   const requestSettings = () => ({ text, minutes: minutes.valueAsNumber || 1, model: model.value || null, ...textSettings() });
 
