@@ -72,6 +72,9 @@ def separate(
 
 class EncoderConfig(ExampleModelConfig):
     name: Literal["encoder"] = "encoder"
+    layers: int = Field(4, ge=0, le=1000)
+    """Number of blocks; 0: only what the embeddings of the input have in common, as in fastText
+    (Joulin et al. 2017)."""
     pooling: Pooling = "mean"
     """How the positions of the input become one vector: the first or the last of them, their mean,
     or their maximum."""

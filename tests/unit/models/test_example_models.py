@@ -31,6 +31,7 @@ CASES = [
         ("encoder", {"width": 16, "heads": 2, "layers": 2, "context": 40, "pooling": pooling})
         for pooling in ("first", "last", "mean", "max")
     ),
+    ("encoder", {"width": 16, "heads": 2, "layers": 0, "context": 40}),
     ("naive-bayes", {"order": 3}),
     ("nb-svm", {"order": 2}),
     ("label-hybrid", {"width": 16, "heads": 2, "layers": 1, "context": 40}),
