@@ -3,7 +3,7 @@
     python benchmarks/tasks.py [--only NAME ...] [--seeds 1]
 
 Seconds are those of whole processes. The exact match is that on the validation problems, 10,000 or
-all that there are; none of them is a training problem.
+all that there are; none of them is a training problem. The figure is docs/tasks.svg.
 """
 
 import argparse
@@ -13,10 +13,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from result_files import provenance, read_results, write_results
+
+from moreish.figures.run_figures import save_themes
+from moreish.figures.style import Theme
 
 ADDITION = ["task:addition"]
 CALCULATOR = ["task:calculator"]
@@ -96,6 +103,46 @@ def by_operation(path: Path) -> dict[str, float]:
     }
 
 
+ADDITIONS = ("addition-3", "addition-3-plain", "addition-3-unmasked", "addition-3-neither")
+CALCULATORS = ("calculator-steps", "calculator-no-steps")
+
+
+def draw(results: dict[str, Any], theme: Theme) -> Figure:
+    """Draw what the form of addition, and the steps of the calculator, are worth."""
+    figure = Figure(figsize=(10, 3.2))
+    left, right = figure.subplots(1, 2)
+    cases = [results[name] for name in reversed(ADDITIONS) if name in results]
+    shares = [case["runs"][0]["exact_match"] for case in cases]
+    labels = [fill(case["what"], 30) for case in cases]
+    mark_bars(left.barh(labels, shares, 0.6, color=theme.series[0]), shares, theme)
+    seconds = max(case["runs"][0]["seconds"] for case in cases)
+    left.set_title(f"Addition of 3-digit numbers after {seconds:.0f} s")
+    found = [name for name in CALCULATORS if name in results]
+    for number, name in enumerate(found):
+        right_of = results[name]["runs"][0]["by_operation"]
+        shares = [right_of[sign] for sign in "+-*/"]
+        places = [3 - operation + 0.2 - 0.4 * number for operation in range(4)]
+        color = theme.series[number]
+        label = ("with steps", "without steps")[number]
+        mark_bars(right.barh(places, shares, 0.36, color=color, label=label), shares, theme)
+    right.set_yticks(range(4), ["÷", "×", "−", "+"])
+    right.set_title("Calculator of 3-digit numbers after 25 minutes")
+    right.legend(loc="upper left", bbox_to_anchor=(0, -0.12), ncols=2)
+    for axes in (left, right):
+        axes.set_xlim(0, 1.14)
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+    return figure
+
+
+def mark_bars(bars: Any, shares: list[float], theme: Theme) -> None:
+    """Write the share at the end of each bar."""
+    labels = [f"{share:.1%}" for share in shares]
+    bars[0].axes.bar_label(bars, labels, padding=3, fontsize=8, color=theme.faint)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", choices=list(CASES), default=list(CASES))
@@ -117,6 +164,7 @@ def main() -> None:
                 flush=True,
             )
         write_results(options.out, results)
+    save_themes(partial(draw, results), Path("docs"), "tasks")
 
 
 if __name__ == "__main__":
