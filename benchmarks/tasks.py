@@ -1,4 +1,4 @@
-"""Arithmetic: whole commands, from start to the exact score on held-out problems.
+"""Tasks and examples: whole commands, from start to the score on held-out examples.
 
     python benchmarks/tasks.py [--only NAME ...] [--seeds 1]
 
@@ -67,13 +67,28 @@ CASES: dict[str, dict[str, Any]] = {
         "arguments": [*CALCULATOR, "--set", "task.trace=false", "--minutes", "25"],
         "what": "the same without steps",
     },
+    "cmudict-15-minutes": {
+        "arguments": ["cmudict", "--minutes", "14"],
+        "what": "spelling to phonemes (CMUdict)",
+        "goal": "75 % of words right in 15 minutes",
+    },
+    "cmudict-hour": {
+        "arguments": ["cmudict", "--minutes", "58"],
+        "what": "the same",
+        "goal": "78 % of words right in an hour",
+    },
+    "names-sex": {
+        "arguments": ["names-sex"],
+        "what": "the sex of names, by counting",
+        "goal": "within 0.5 points of the best possible",
+    },
 }  # fmt: skip
 """For each run: arguments of `moreish train`, and a description."""
 
 
 def measure(arguments: list[str], folder: str, seed: int) -> dict[str, Any]:
-    """Train once; return the exact match, by operation where there are several, and the seconds of
-    the process."""
+    """Train once; return the measures of predictions, by operation where there are several, and the
+    seconds of the process."""
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "moreish", "train", *arguments, "--seed", str(seed),
@@ -83,7 +98,7 @@ def measure(arguments: list[str], folder: str, seed: int) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     record = json.loads(done.stdout)
     val = record["splits"]["val"]
-    found = {key: val[key] for key in ("exact_match", "exact_match_stderr", "predicted", "loss")}
+    found = {key: val[key] for key in MEASURES if key in val}
     found |= {"seconds": seconds, "parameters": record["parameters"]}
     if "calculator" in arguments[0]:
         found["by_operation"] = by_operation(Path(folder) / "run")
@@ -102,6 +117,11 @@ def by_operation(path: Path) -> dict[str, float]:
         for sign in "+-*/"
     }
 
+
+MEASURES = (
+    "exact_match", "exact_match_stderr", "accuracy", "accuracy_stderr", "symbol_error_rate",
+    "symbol_error_rate_stderr", "predicted", "loss",
+)  # fmt: skip
 
 ADDITIONS = ("addition-3", "addition-3-plain", "addition-3-unmasked", "addition-3-neither")
 CALCULATORS = ("calculator-steps", "calculator-no-steps")
@@ -159,7 +179,7 @@ def main() -> None:
         results[name] = {**CASES[name], "command": command, "runs": runs, **provenance()}
         for run in runs:
             print(
-                f"{name:<22} {run['exact_match']:8.2%} right  {run['seconds']:6.1f} s  "
+                f"{name:<22} {run.get('exact_match', run.get('accuracy')):8.2%} right  {run['seconds']:6.1f} s  "
                 f"{run.get('by_operation', '')}",
                 flush=True,
             )

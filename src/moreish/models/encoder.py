@@ -11,7 +11,14 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from moreish.models.base import Logits, Model, State, Tokens
-from moreish.models.gpt import Block, TransformerConfig, init_weights, norm_layer, rope_table
+from moreish.models.gpt import (
+    Block,
+    NgramEmbedding,
+    TransformerConfig,
+    init_weights,
+    norm_layer,
+    rope_table,
+)
 
 Pooling = Literal["first", "last", "mean", "max"]
 
@@ -34,6 +41,10 @@ class Encoder(nn.Module):
         self.embedding = nn.Embedding(vocab_size, config.width)
         learned = config.positions == "learned"
         self.position = nn.Embedding(config.context, config.width) if learned else None
+        self.ngram_embeddings = nn.ModuleList(
+            NgramEmbedding(length, vocab_size, config)
+            for length in range(2, config.ngram_embedding + 1)
+        )
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(layers))
         self.norm = norm_layer(config) if config.norm_place == "before" else nn.Identity()
@@ -45,6 +56,8 @@ class Encoder(nn.Module):
     ) -> Float[Tensor, "B S C"]:
         """Return the output for each position; those that are not of the input have no meaning."""
         x_BSC = self.embedding(tokens_BS)
+        for ngram_embedding in self.ngram_embeddings:
+            x_BSC = x_BSC + ngram_embedding(tokens_BS, tokens_BS.shape[1])
         position_1S = torch.arange(tokens_BS.shape[1], device=tokens_BS.device)[None]
         if self.position is not None:
             x_BSC = x_BSC + self.position(position_1S)
@@ -73,7 +86,7 @@ def separate(
 class EncoderConfig(ExampleModelConfig):
     name: Literal["encoder"] = "encoder"
     layers: int = Field(4, ge=0, le=1000)
-    """Number of blocks; 0: only what the embeddings of the input have in common, as in fastText
+    """Number of blocks; 0: embeddings and pooling alone, which with `ngram_embedding` is fastText
     (Joulin et al. 2017)."""
     pooling: Pooling = "mean"
     """How the positions of the input become one vector: the first or the last of them, their mean,
@@ -149,3 +162,5 @@ def init_example_model(model: nn.Module, config: TransformerConfig) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith(("embedding.weight", "position.weight")) and config.init == "scaled":
             nn.init.normal_(parameter)
+        elif ".ngram_embeddings." in f".{name}" and config.init == "scaled":
+            nn.init.zeros_(parameter)

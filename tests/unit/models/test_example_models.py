@@ -26,12 +26,13 @@ CASES = [
             "positions": "learned", "tied": True, "norm_place": "after", "feedforward": "swiglu",
         },
     ),
+    ("encoder-decoder", {"width": 16, "context": 40, "ngram_embedding": 2}),
     ("encoder-decoder", {"width": 16, "heads": 4, "kv_heads": 2, "qk_norm": True, "context": 40}),
     *(
         ("encoder", {"width": 16, "heads": 2, "layers": 2, "context": 40, "pooling": pooling})
         for pooling in ("first", "last", "mean", "max")
     ),
-    ("encoder", {"width": 16, "heads": 2, "layers": 0, "context": 40}),
+    ("encoder", {"width": 16, "layers": 0, "context": 40, "ngram_embedding": 3}),
     ("naive-bayes", {"order": 3}),
     ("nb-svm", {"order": 2}),
     ("label-hybrid", {"width": 16, "heads": 2, "layers": 1, "context": 40}),
