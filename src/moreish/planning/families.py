@@ -160,7 +160,7 @@ FAMILIES: Mapping[str, Family] = {
         "an MLP",
         tuple(map(_mlp, (256, 512, 1024, 2048, 4096))),
         {"name": "mlp"},
-        {**WITH_MUON, "lr": 0.01},
+        {**WITH_MUON, "lr": 0.02},
         5,
     ),
     "wavenet": Family(
