@@ -95,10 +95,12 @@ def experts(megabytes: int) -> dict[str, Any]:
     """Measure what a hybrid with a memory fits before training on a text, and all experts' reading
     of 1 MB of it, on one core."""
     torch.set_num_threads(1)
-    ids = np.concatenate([np.frombuffer(piece, "u1") for piece in words(megabytes)])
+    codes = np.concatenate([np.frombuffer(piece, "u1") for piece in words(megabytes)])
+    letters, ids = np.unique(codes, return_inverse=True)
+    size, ids = len(letters), ids.astype(np.uint8)
     tokens, before = TokenDataset(ids, items=False), peak_memory()
-    config = model_config({"name": "hybrid", "folds": 2, "layers": 1}).for_data(None, 256)
-    model = build_model(config, 256)
+    config = model_config({"name": "hybrid", "folds": 2, "layers": 1}).for_data(None, size)
+    model = build_model(config, size)
     assert isinstance(model, Hybrid)
     began = time.perf_counter()
     model.fit_counts(tokens)

@@ -178,11 +178,8 @@ def main() -> None:
         command = f"moreish train {' '.join(CASES[name]['arguments'])}"
         results[name] = {**CASES[name], "command": command, "runs": runs, **provenance()}
         for run in runs:
-            print(
-                f"{name:<22} {run.get('exact_match', run.get('accuracy')):8.2%} right  {run['seconds']:6.1f} s  "
-                f"{run.get('by_operation', '')}",
-                flush=True,
-            )
+            share, operations = run.get("exact_match", run.get("accuracy")), run.get("by_operation")
+            print(f"{name:<22} {share:8.2%} right  {run['seconds']:6.1f} s  {operations or ''}")
         write_results(options.out, results)
     save_themes(partial(draw, results), Path("docs"), "tasks")
 

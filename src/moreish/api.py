@@ -212,6 +212,8 @@ def doctor(
     source: Source | None = None,
     *,
     text: str | None = None,
+    validation_file: str | None = None,
+    test_file: str | None = None,
     report: Report | None = None,
     **options: Unpack[TextOptions],
 ) -> data.AuditReport:
@@ -219,18 +221,23 @@ def doctor(
 
     Args:
         source, text, report: as in `train`.
+        validation_file, test_file: as in `train`, for examples; inputs that are in several splits
+            are reported.
 
     Raises:
         MoreishError: the source cannot be read.
     """
+    held_out = {"validation_file": validation_file, "test_file": test_file}
     with (
         data.source_settings(source, text, column=options.get("column")) as place,
         _report_context(report) as watch,
     ):
-        config = resolve(*_layers(place, options)).data
+        config = resolve(*_layers(place, options), {"data": held_out}).data
         if training.is_examples(config):
             corpus = training.load_examples(config)
             return data.audit_examples(corpus, source_args=config.arguments())
+        if validation_file is not None or test_file is not None:
+            raise MoreishError("--validation-file and --test-file: check each text by itself")
         return data.audit_source(
             config.source,
             config.kind,

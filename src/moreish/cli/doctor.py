@@ -17,6 +17,13 @@ def doctor(
     page: Annotated[
         Path | None, Option("--report", metavar="FILE", help="Write the findings to an HTML file.")
     ] = None,
+    validation_file: Annotated[
+        str | None,
+        Option(metavar="FILE", help="Validation split of examples, to find inputs in both."),
+    ] = None,
+    test_file: Annotated[
+        str | None, Option(metavar="FILE", help="Test split of examples, likewise.")
+    ] = None,
     as_json: Json = False,
     **options: Any,
 ) -> None:
@@ -33,7 +40,13 @@ def doctor(
             check_doctor_report_path(page, source)
     out = console(stderr=as_json)
     with TrainingView(out) as view:
-        audit = api.doctor(**read_sources(sources), report=view, **options)
+        audit = api.doctor(
+            **read_sources(sources),
+            validation_file=validation_file,
+            test_file=test_file,
+            report=view,
+            **options,
+        )
     if page is not None:
         api.doctor_page(audit, page)
     if as_json:

@@ -23,9 +23,9 @@ from moreish.data.examples import (
     encode_examples,
     example_dataset,
     looks_like_examples,
-    table_columns,
     read_examples,
     split_examples,
+    table_columns,
     task_corpus,
     tokens_of,
 )

@@ -191,6 +191,8 @@ def evaluation_windows(model: Model, tokens: TokenDataset, stride: int | None = 
     Raises:
         MoreishError: `stride` is not between 1 and the context.
     """
+    if stride is not None and tokens.separator is not None:
+        raise MoreishError(f"--stride {stride}: examples are evaluated one by one; leave it out")
     if model.max_length is None:
         if stride is not None:
             raise MoreishError(

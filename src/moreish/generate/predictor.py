@@ -25,6 +25,8 @@ class Prediction:
     """The tokens of the target."""
     alternatives: tuple[tuple[str, float], ...] = ()
     """Other targets with their probabilities, the best first."""
+    source_ids: Ids = field(default_factory=lambda: np.zeros(0, np.int64), repr=False)
+    """The tokens of the input, from the boundary to the separator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +94,13 @@ class Predictor:
             max_tokens=self.max_target if self.task is None else max(self.max_target, longest),
             search=search,
         ):
-            found[number] = self._prediction(inputs[number], hypotheses)
+            found[number] = self._prediction(inputs[number], encoded[number], hypotheses)
             if progress is not None:
                 progress(len(found) / len(inputs))
         return [found[number] for number in range(len(inputs))]
 
-    def _prediction(self, text: str, hypotheses: list[Hypothesis]) -> Prediction:
+    def _prediction(self, text: str, source: Ids, hypotheses: list[Hypothesis]) -> Prediction:
         (target, probability), *others = (
             (self.decode_target(each.ids), math.exp(each.log_probability)) for each in hypotheses
         )
-        return Prediction(text, target, probability, hypotheses[0].ids, tuple(others))
+        return Prediction(text, target, probability, hypotheses[0].ids, tuple(others), source)

@@ -110,6 +110,8 @@ class Model(nn.Module, ABC):
     token 0), so that equal windows can be trained on once, weighted by their counts."""
     needs_examples: ClassVar[bool] = False
     """Whether the model predicts the targets of examples, and no text."""
+    needs_labels: ClassVar[bool] = False
+    """Whether these targets must be labels."""
     state_grows: ClassVar[bool] = False
     """Whether the shapes of the state depend on how many tokens have been read."""
     supports_activation_checkpointing: ClassVar[bool] = False

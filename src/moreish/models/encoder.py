@@ -109,7 +109,7 @@ class EncoderClassifier(Model):
     """
 
     Config = EncoderConfig
-    needs_examples = state_grows = True
+    needs_examples = needs_labels = state_grows = True
     training_defaults = {"batch_tokens": 1024, "weight_decay": 0.1}
 
     def __init__(self, config: EncoderConfig, vocab_size: int) -> None:

@@ -56,7 +56,7 @@ class LabelHybrid(Model):
     """
 
     Config = LabelHybridConfig
-    needs_examples = state_grows = True
+    needs_examples = needs_labels = state_grows = True
     _held_out_EV: Tensor | None = None
     _boundaries: Ids | None = None
 

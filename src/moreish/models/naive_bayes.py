@@ -17,11 +17,11 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from moreish.data import TokenDataset
+from moreish.errors import MoreishError
 from moreish.models.base import CountBasedModel, Logits, ModelConfig, State, Tokens
-from moreish.tokenizers import Ids
+from moreish.tokenizers import ExampleTokenizer, Ids, Tokenizer
 
 UNBOUNDED = 1 << 40
 """Context of a model that reads whole inputs, however long."""
@@ -29,18 +29,52 @@ UNBOUNDED = 1 << 40
 FLOOR = -20.0
 """Logit of tokens that are no label of the training split, in nats below the sum of the labels."""
 
-MAX_WEIGHTS = 200_000_000
-"""Largest number of n-grams times labels; rare n-grams are left out beyond it."""
+MAX_WEIGHTS = 32_000_000
+"""Largest number of n-grams times labels, of which NB-SVM keeps some thirty arrays; rare n-grams
+are left out beyond it."""
 
 
 class NaiveBayesConfig(ModelConfig):
     name: Literal["naive-bayes"] = "naive-bayes"
-    order: int = Field(2, ge=1, le=5)
+    order: int = Field(2, ge=1, le=8)
     """Length of the longest n-grams of tokens that are counted."""
+    word_order: int = Field(0, ge=0, le=5)
+    """Length of the longest n-grams of words that are counted too, where tokens are characters; 0:
+    none."""
+    letter_ids: list[int] | None = None
+    """The tokens that words consist of; by default letters, digits and the apostrophe."""
+    space_ids: list[int] | None = None
+    """The tokens between words that are in none; by default white space."""
     smoothing: float = Field(1.0, ge=1e-6, le=1e6)
     """Number that is added to each count."""
     outputs: int | None = Field(None, ge=1, le=1 << 24)
     """Number of tokens that can be predicted, the first ones of the vocabulary: the labels."""
+
+    def for_tokenizer(self, tokenizer: Tokenizer) -> ModelConfig:
+        """Raises MoreishError for words of tokens that are no characters."""
+        config = super().for_tokenizer(tokenizer)
+        if not self.word_order or self.letter_ids is not None:
+            return config
+        first = tokenizer.first_text if isinstance(tokenizer, ExampleTokenizer) else 0
+        texts = [token.decode("utf-8", "replace") for token in tokenizer.tokens]
+        letters = [
+            i for i, text in enumerate(texts) if i >= first and (text == "'" or text.isalnum())
+        ]
+        if any(len(texts[i]) > 1 for i in letters):
+            raise MoreishError(
+                f"model.word_order={self.word_order} counts words of characters: use --tokenizer "
+                "char, or leave it out"
+            )
+        spaces = [i for i, text in enumerate(texts) if text.isspace()]
+        return config.with_defaults(letter_ids=letters, space_ids=spaces)
+
+
+WORD_MULTIPLIER = 0x2545F4914F6CDD1D
+"""Odd factor of the hash of a word in that of an n-gram of words."""
+
+with np.errstate(over="ignore"):
+    WORD_POWERS = np.cumprod(np.full(64, 0x9E3779B97F4A7C15, dtype=np.uint64))
+"""Factors of the characters of a word in its hash."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +130,7 @@ class NaiveBayes(CountBasedModel):
     """
 
     Config: ClassVar[type[ModelConfig]] = NaiveBayesConfig
-    needs_examples = state_grows = True
+    needs_examples = needs_labels = state_grows = True
     ngrams_F: Tensor
     weight_FL: Tensor
     bias_L: Tensor
@@ -106,6 +140,9 @@ class NaiveBayes(CountBasedModel):
         super().__init__(vocab_size, order=config.order)
         self.config, self.context = config, UNBOUNDED
         self.separator, self.outputs = vocab_size - 1, config.outputs or vocab_size
+        every_V = np.arange(vocab_size)
+        self.is_letter_V = np.isin(every_V, config.letter_ids or [])
+        self.is_space_V = np.isin(every_V, config.space_ids or [])
         self.register_buffer("ngrams_F", torch.zeros(0, dtype=torch.long))
         self.register_buffer("weight_FL", torch.zeros(0, 0))
         self.register_buffer("bias_L", torch.zeros(0))
@@ -163,21 +200,26 @@ class NaiveBayes(CountBasedModel):
         return torch.from_numpy(ratio_FL), torch.from_numpy(bias_L)
 
     def _ngrams_of(self, tokens: TokenDataset) -> tuple[Ids, Ids]:
-        """Return the example and the code of every n-gram of every input, (P,) each. The boundary
-        before an input and the separator after it belong to them."""
-        ids_N = tokens.ids_N[:].astype(np.int64)
+        """Return the example and the code of every n-gram of every input, (P,) each."""
         length_E = tokens.separators - tokens.boundaries[:-1] + 1
-        example_P = np.repeat(np.arange(len(length_E)), length_E)
-        place_P = np.arange(length_E.sum()) - np.repeat(np.cumsum(length_E) - length_E, length_E)
-        start_P = np.repeat(tokens.boundaries[:-1], length_E) + place_P
-        left_P = np.repeat(length_E, length_E) - place_P  # tokens from here to the end of the input
-        examples, codes, code_P = [], [], np.zeros(len(start_P), np.int64)
-        for length in range(1, self.order + 1):
-            inside_P = left_P >= length
-            index_P = np.minimum(start_P + length - 1, len(ids_N) - 1)
-            code_P = code_P * self.vocab_size + ids_N[index_P] + 1
-            examples.append(example_P[inside_P])
-            codes.append(code_P[inside_P])
+        skipped_E = tokens.boundaries[:-1] - (np.cumsum(length_E) - length_E)
+        place_N = np.arange(length_E.sum()) + np.repeat(skipped_E, length_E)
+        return self.ngram_codes(tokens.ids_N[place_N].astype(np.int64), length_E)
+
+    def ngram_codes(self, ids_N: Ids, length_E: Ids) -> tuple[Ids, Ids]:
+        """Return the example and the code of every n-gram of some inputs, (P,) each.
+
+        Args:
+            ids_N: the tokens of all inputs, each from its boundary to its separator, which belong
+                to it.
+            length_E: the number of tokens of each.
+        """
+        example_N = np.repeat(np.arange(len(length_E)), length_E)
+        examples, codes = _ngrams(example_N, ids_N + 1, self.order, self.vocab_size)
+        if self.config.word_order:
+            words = _words(example_N, ids_N, self.is_letter_V, self.is_space_V)
+            more_examples, more_codes = _ngrams(*words, self.config.word_order, WORD_MULTIPLIER)
+            examples, codes = examples + more_examples, codes + more_codes
         return np.concatenate(examples), np.concatenate(codes)
 
     # --- predicting ---
@@ -204,27 +246,52 @@ class NaiveBayes(CountBasedModel):
         self, seen_RS: Int[Tensor, "R S"], place_R: Int[Tensor, " R"]
     ) -> Float[Tensor, "R L"]:
         """Return the logit of each label of the training split for inputs that end at a place."""
-        length = int(place_R.max()) + 1
-        codes, is_there = [], []
-        code_RS = torch.zeros_like(seen_RS[:, :length])
-        end_S = torch.arange(1, length + 1, device=seen_RS.device)
-        for size in range(1, min(self.order, length) + 1):
-            code_RS = code_RS[:, : length - size + 1] * self.vocab_size
-            code_RS = code_RS + seen_RS[:, size - 1 : length] + 1
-            codes.append(code_RS)
-            is_there.append(end_S[size - 1 :] <= place_R[:, None] + 1)
-        code_RG = torch.cat(codes, dim=1).masked_fill(~torch.cat(is_there, dim=1), -1)
-        code_RG = code_RG.sort(dim=1).values
-        is_new_RG = F.pad(code_RG[:, 1:] != code_RG[:, :-1], (1, 0), value=True)
-        if not len(self.ngrams_F):
-            return self.bias_L.expand(len(seen_RS), -1)
-        index_RG = torch.searchsorted(self.ngrams_F, code_RG).clamp(max=len(self.ngrams_F) - 1)
-        is_known_RG = is_new_RG & (self.ngrams_F[index_RG] == code_RG)
-        scores = [
-            self.weight_FL[index_G[is_known_G]].sum(0)
-            for index_G, is_known_G in zip(index_RG, is_known_RG, strict=True)
-        ]
-        return torch.stack(scores) + self.bias_L
+        length_R = place_R.cpu().numpy() + 1
+        rows = zip(seen_RS.cpu().numpy(), length_R, strict=True)
+        example_P, code_P = self.ngram_codes(np.concatenate([r[:n] for r, n in rows]), length_R)
+        ngrams_F = self.ngrams_F.cpu().numpy()
+        feature_P = np.searchsorted(ngrams_F, code_P)
+        feature_P = np.minimum(feature_P, max(0, len(ngrams_F) - 1))
+        is_known_P = np.zeros(len(code_P), dtype=bool)
+        if len(ngrams_F):
+            is_known_P = ngrams_F[feature_P] == code_P
+        # Each n-gram counts once for each input.
+        pairs = np.unique(example_P[is_known_P] * max(1, len(ngrams_F)) + feature_P[is_known_P])
+        row_Q, feature_Q = np.divmod(pairs, max(1, len(ngrams_F)))
+        scores_RL = self.bias_L.repeat(len(seen_RS), 1)
+        device = scores_RL.device
+        weight_QL = self.weight_FL[torch.from_numpy(feature_Q).to(device)]
+        return scores_RL.index_add_(0, torch.from_numpy(row_Q).to(device), weight_QL)
+
+
+def _ngrams(
+    example_N: Ids, item_N: Ids, order: int, multiplier: int
+) -> tuple[list[Ids], list[Ids]]:
+    """Return the examples and the codes of the n-grams of some items, such as tokens, for each
+    length. Codes are numbers in base `multiplier`, or hashes where those are too large."""
+    examples, codes, code_N = [], [], np.zeros(len(item_N), np.int64)
+    for length in range(1, order + 1):
+        code_N = code_N[: len(item_N) - length + 1] * multiplier + item_N[length - 1 :]
+        inside_N = example_N[: len(code_N)] == example_N[length - 1 :]
+        examples.append(example_N[: len(code_N)][inside_N])
+        codes.append(code_N[inside_N])
+    return examples, codes
+
+
+def _words(
+    example_N: Ids, ids_N: Ids, is_letter_V: NDArray[np.bool_], is_space_V: NDArray[np.bool_]
+) -> tuple[Ids, Ids]:
+    """Return the example and a hash of each word: letters side by side, or another character."""
+    is_letter_N, is_space_N = is_letter_V[ids_N], is_space_V[ids_N]
+    is_first_N = ~is_letter_N
+    is_first_N[:1] = True
+    is_first_N[1:] |= ~is_letter_N[:-1] | (example_N[1:] != example_N[:-1])
+    start_W = np.flatnonzero(is_first_N)
+    place_N = np.arange(len(ids_N)) - np.repeat(start_W, np.diff(start_W, append=len(ids_N)))
+    factors_N = WORD_POWERS[np.minimum(place_N, len(WORD_POWERS) - 1)]
+    hash_W = np.add.reduceat((ids_N.astype(np.uint64) + np.uint64(1)) * factors_N, start_W)
+    is_word_W = ~is_space_N[start_W]
+    return example_N[start_W][is_word_W], hash_W[is_word_W].view(np.int64)
 
 
 def _drop_rare(

@@ -22,6 +22,9 @@ from moreish.models.naive_bayes import (
 MAX_ITERATIONS = 60
 """Iterations of L-BFGS."""
 
+HISTORY = 10
+"""Earlier steps that it remembers, each in two arrays of the size of the weights."""
+
 
 class NBSVMConfig(NaiveBayesConfig):
     name: Literal["nb-svm"] = "nb-svm"  # type: ignore[assignment]
@@ -57,7 +60,10 @@ class NBSVM(NaiveBayes):
         own_FL = torch.zeros_like(ratios_FL, requires_grad=True)
         bias_L = first_bias_L.clone().requires_grad_()
         optimizer = torch.optim.LBFGS(
-            [shared, own_FL, bias_L], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe"
+            [shared, own_FL, bias_L],
+            max_iter=MAX_ITERATIONS,
+            history_size=HISTORY,
+            line_search_fn="strong_wolfe",
         )
         number = len(examples.label_E)
 

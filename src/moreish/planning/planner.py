@@ -171,14 +171,15 @@ def plan_run(setup: TrainingSetup, network: str = "gpt", *, counts: bool = True)
         counts = False
         family = ENCODER_DECODER if setup.splits["train"].stream is None else TASK_GPT
     seconds = None if train.minutes is None else train.minutes * 60
+    is_example = setup.facts.kind == "examples"  # counts do not know which input a target is of
     few_items = setup.facts.distinct < MIN_NETWORK_ITEMS <= setup.facts.documents
-    if tokens < MIN_NETWORK_TOKENS or few_items:
+    if not is_example and (tokens < MIN_NETWORK_TOKENS or few_items):
         return _plan_counts(setup, "The text is too small to train a network on.")
-    if seconds is not None and seconds < MIN_NETWORK_SECONDS:
+    if not is_example and seconds is not None and seconds < MIN_NETWORK_SECONDS:
         return _plan_counts(setup, f"{seconds:.2g} s is too short to train a network.")
     memory = available_memory()
     folds, why = 0, f"--model {network} has none"
-    if setup.facts.kind == "examples":
+    if is_example:
         why = "they do not know which input a target belongs to"
     if counts:
         folds, why = _choose_folds(setup, seconds, memory)
@@ -254,7 +255,7 @@ def _evaluate_size(
     if train.steps is not None:
         predictions = float(train.steps * batch_tokens)
     elif train.epochs is not None:
-        predictions = train.epochs * tokens
+        predictions = train.epochs * setup.splits["train"].num_targets
     else:
         assert train.minutes is not None
         speed = _estimate_speed(size, speeds)

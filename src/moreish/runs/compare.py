@@ -250,8 +250,7 @@ def compare_predictions(
     is_right: dict[str, NDArray[np.float64]] = {}
     for run in runs:
         predicted = run.predict_split(run.split(split), MAX_COMPARED)
-        pairs = zip(predicted.predictions, predicted.targets, strict=True)
-        is_right[str(run.path)] = np.array([p.target == t for p, t in pairs], dtype=np.float64)
+        is_right[str(run.path)] = np.array(predicted.is_right, dtype=np.float64)
     ranked = sorted(is_right, key=lambda name: -float(is_right[name].mean()))
     found = []
     for a, b in combinations(ranked, 2):

@@ -45,18 +45,34 @@ class Predicted:
 
     examples: list[Example]
     predictions: list[Prediction]
+    form: str | None
+    """What the targets are."""
 
     def as_lines(self) -> list[str]:
         """Return each input with its prediction, and with its target where that is another."""
         return [
-            f"{prediction.input} → {prediction.target}"
-            + ("" if prediction.target == target else f" (not {target})")
-            for prediction, target in zip(self.predictions, self.targets, strict=True)
+            f"{prediction.input} → {prediction.target}" + ("" if is_right else f" (not {target})")
+            for prediction, target, is_right in zip(
+                self.predictions, self.targets, self.is_right, strict=True
+            )
         ]
 
     @property
     def targets(self) -> list[str]:
         return [example.target for example in self.examples]
+
+    @property
+    def is_right(self) -> list[bool]:
+        """Whether each prediction is a target of its input, which may have several; a label is
+        right for its own example only."""
+        pairs = zip(self.predictions, self.targets, strict=True)
+        if self.form == "label":
+            return [prediction.target == target for prediction, target in pairs]
+        known = set(self.examples)
+        return [
+            Example(each.input, prediction.target) in known
+            for each, prediction in zip(self.examples, self.predictions, strict=True)
+        ]
 
 
 def predict_split(
@@ -66,24 +82,25 @@ def predict_split(
     search: Search,
     progress: Callable[[float], None] | None = None,
 ) -> Predicted:
-    """Predict the targets of `number` examples that are spread evenly over a split, or of all."""
+    """Predict the targets of `number` different inputs that are spread evenly over a split, or of
+    all."""
     encoded = split_examples(tokens, predictor.tokenizer, number)
     task = predictor.task
     inputs = [e.input if task is None else task.decode_input(e.input) for e in encoded]
     targets = [e.target if task is None else task.decode_target(e.target) for e in encoded]
     predictions = predictor.predict(inputs, search, progress)
-    return Predicted(list(map(Example, inputs, targets)), predictions)
+    examples = list(map(Example, inputs, targets))
+    return Predicted(examples, predictions, predictor.tokenizer.form)
 
 
-def score_predictions(predicted: Predicted, form: str | None, *, full: bool) -> dict[str, Any]:
+def score_predictions(predicted: Predicted, *, full: bool) -> dict[str, Any]:
     """Return the fields of a `Score` that compare predictions with targets.
 
     Args:
         predicted: the predictions.
-        form: what the targets are.
         full: whether measures are included that take a library and some time.
     """
-    targets = predicted.targets
+    targets, form = predicted.targets, predicted.form
     if form == "label":
         return score_labels(predicted.predictions, targets)
     words = np.mean([len(target.split()) for target in targets])

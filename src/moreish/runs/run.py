@@ -5,6 +5,7 @@ import random
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property, partial
 from importlib import import_module
 from typing import Any, Literal
@@ -83,6 +84,9 @@ MAX_VALIDATION_LOGITS = 1 << 25
 
 MIN_VALIDATION_PREDICTIONS = 4096
 """Predictions that are scored with any vocabulary."""
+
+MIN_VALIDATION_EXAMPLES = 200
+"""Examples that are scored with any vocabulary, however long they are."""
 
 VALIDATION_BLOCK = 16_384
 """Maximum length in tokens of the blocks of running text that they are spread over."""
@@ -647,6 +651,7 @@ class Run(RunFolder):
         progress: Callable[[str, float], None] | None = None,
         group: ProcessGroup = SINGLE_PROCESS,
         tokens: TokenDataset | None = None,
+        brief: bool = False,
     ) -> Score:
         """Compute the exact score of one split; evaluations of the test split are counted.
 
@@ -656,6 +661,7 @@ class Run(RunFolder):
             stride, progress: as in `evaluate`.
             group: the processes that share the work.
             tokens: a sample of the split, such as `validation_sample`, in place of all of it.
+            brief: whether few targets of examples are predicted, as in evaluations during training.
         """
         tokens = tokens or self.split(name)
         report = None if progress is None else lambda share: progress(name, share)
@@ -665,10 +671,10 @@ class Run(RunFolder):
         found = score(losses, tokens, self.tokenizer, self.unseen_items(name, tokens))
         if self.kind != "examples":
             return found
-        is_brief = name == "train" or tokens is not self.split(name)
+        is_brief = brief or name == "train"
         number = MAX_PREDICTED_IN_TRAINING if is_brief else MAX_PREDICTED
-        predicted = self.predict_split(tokens, number, model=model)
-        scores = score_predictions(predicted, self.record.data.targets, full=not is_brief)
+        predicted = self.predict_split(self.split(name), number, model=model)
+        scores = score_predictions(predicted, full=not is_brief)
         return found.model_copy(update={"predicted": len(predicted.examples), **scores})
 
     def predict_split(
@@ -679,11 +685,11 @@ class Run(RunFolder):
         search: Search = Search(),  # noqa: B008 (it is immutable)
         model: Model | None = None,
     ) -> Predicted:
-        """Predict the targets of a number of examples of a split.
+        """Predict the targets of a number of inputs of a split.
 
         Args:
             tokens: the split.
-            number: how many, spread evenly over it.
+            number: how many different inputs, spread evenly over it; each with all of its targets.
             search: how targets are looked for.
             model: None for the run's best.
         """
@@ -728,7 +734,8 @@ class Run(RunFolder):
             length_penalty: exponent of the length by which beam search divides log-probabilities.
             temperature: above 0, targets are sampled at this temperature instead.
             seed: random seed of sampling.
-            unknown: "error" or "drop", for characters that are not in the vocabulary.
+            unknown: "error" or "drop", for characters that are not in the vocabulary; words that
+                are not have a token of their own.
 
         Returns:
             For each input, a `Prediction`: its target, the probability of that, and alternatives.
@@ -747,12 +754,26 @@ class Run(RunFolder):
         if seed < 0:
             raise MoreishError(f"--seed {seed}: give 0 or more")
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
-        if predictor.task is None:
-            texts = [self.handle_unknown(text, unknown) for text in texts]
+        known = []
+        for number, text in enumerate(texts, 1):
+            try:
+                known.append(self._known_input(text, unknown))
+            except MoreishError as error:
+                raise MoreishError(f"input {number:,}: {error}") from None
         search = Search(
             beams=beams, length_penalty=length_penalty, temperature=temperature, seed=seed
         )
-        return predictor.predict(texts, search)
+        found = predictor.predict(known, search)
+        return [replace(each, input=text) for each, text in zip(found, texts, strict=True)]
+
+    def _known_input(self, text: str, unknown: str) -> str:
+        """Return an input as the model can read it. Unknown words are read as such, as in the
+        validation split; for unknown characters, see `handle_unknown`."""
+        if self.config.task is not None:
+            return text
+        if self.tokenizer.unk_id is not None and unknown == "error":
+            return self.tokenizer.normalize_prompt(text)
+        return self.handle_unknown(text, unknown)
 
     def add_running_loss(
         self,
@@ -773,10 +794,15 @@ class Run(RunFolder):
     def validation_sample(self) -> TokenDataset:
         """What evaluations during training score: the validation split, or a sample of a large
         one."""
-        affordable = MAX_VALIDATION_LOGITS // self.tokenizer.vocab_size
-        predictions = max(affordable, MIN_VALIDATION_PREDICTIONS)
-        predictions = min(predictions, MAX_VALIDATION_PREDICTIONS)
-        return self.split("val").sample(predictions, min(predictions, VALIDATION_BLOCK))
+        tokens, smallest = self.split("val"), MIN_VALIDATION_PREDICTIONS
+        affordable = MAX_VALIDATION_LOGITS // (
+            self.record.data.outputs or self.tokenizer.vocab_size
+        )
+        if self.kind == "examples":
+            mean_length = tokens.num_predictions // len(tokens.separators)
+            smallest = max(smallest, MIN_VALIDATION_EXAMPLES * mean_length)
+        predictions = max(smallest, min(affordable, MAX_VALIDATION_PREDICTIONS))
+        return tokens.sample(predictions, min(predictions, VALIDATION_BLOCK))
 
     def unseen_items(self, name: SplitName, tokens: TokenDataset) -> NDArray[np.bool_] | None:
         """Return for each item of a split, or of a sample of it, whether it is not in the training

@@ -53,7 +53,7 @@ class ExampleTokenizer(Tokenizer):
         first = [base.tokens[0]] if base.boundary_id == 0 else []
         new = [symbol.encode() for symbol in symbols]
         rest = base.tokens[len(first) :]
-        self._first_symbol, self._first_text = len(first), len(first) + len(new)
+        self._first_symbol, self.first_text = len(first), len(first) + len(new)
         shift = np.arange(base.vocab_size) + len(new)
         shift[: len(first)] = 0
         self._id_of_base_V = shift
@@ -76,7 +76,7 @@ class ExampleTokenizer(Tokenizer):
     @property
     def num_outputs(self) -> int | None:
         """Number of tokens that can be predicted, the first ones; None for all of them."""
-        return self._first_text if self.form == "label" else None
+        return self.first_text if self.form == "label" else None
 
     # --- examples ---
 
@@ -105,7 +105,7 @@ class ExampleTokenizer(Tokenizer):
         """Return the text of the tokens of a target; of others, whatever they are."""
         if self.form == "text":
             return self.base.decode(self._to_base(ids))
-        known = ids[(ids >= self._first_symbol) & (ids < self._first_text)]
+        known = ids[(ids >= self._first_symbol) & (ids < self.first_text)]
         parts = [self.symbols[i - self._first_symbol] for i in known.tolist()]
         return "".join(parts) if self.form == "label" else " ".join(parts)
 
@@ -117,7 +117,7 @@ class ExampleTokenizer(Tokenizer):
     def target_ids(self) -> NDArray[np.bool_]:
         """Whether a token can occur in a target, (V,); its end is not part of it."""
         is_target_V = np.zeros(self.vocab_size, dtype=bool)
-        is_target_V[self._first_symbol : self._first_text] = True
+        is_target_V[self._first_symbol : self.first_text] = True
         if self.form == "text":
             is_target_V[self._id_of_base_V] = True
             for absent in (self.boundary_id, self.unk_id):
@@ -127,8 +127,8 @@ class ExampleTokenizer(Tokenizer):
 
     def _to_base(self, ids: NDArray[np.integer]) -> Ids:
         """Return the ids in the tokenizer of text; the boundary for all that are not text."""
-        shift = self._first_text - self._first_symbol
-        is_text = (ids >= self._first_text) & (ids < self.separator_id)
+        shift = self.first_text - self._first_symbol
+        is_text = (ids >= self.first_text) & (ids < self.separator_id)
         return np.where(is_text, ids.astype(np.int64) - shift, self._base_boundary)
 
     # --- the text of inputs ---
@@ -163,7 +163,7 @@ class ExampleTokenizer(Tokenizer):
     def label(self, token: int) -> str:
         if token == self.separator_id:
             return "⇥"
-        if self._first_symbol <= token < self._first_text:
+        if self._first_symbol <= token < self.first_text:
             return self.symbols[token - self._first_symbol]
         return self.base.label(int(self._to_base(np.array([token]))[0]))
 

@@ -107,8 +107,8 @@ class MetricsLog:
         self.trackers.log(entry)
 
     def _rewind(self, step: int) -> None:
-        """Remove what was logged after `step`: it will be logged again."""
-        entries = [entry for entry in self.run.read_metrics() if entry["step"] <= step]
+        """Remove what was logged after `step`, which will be logged again; at the start, all."""
+        entries = [entry for entry in self.run.read_metrics() if step > 0 and entry["step"] <= step]
         samples = [_format_samples(e["step"], e["samples"]) for e in entries if "samples" in e]
         write_atomic(self.metrics, "".join(map(_format_line, entries)).encode())
         write_atomic(self.samples, "".join(samples).encode())

@@ -132,12 +132,18 @@ def set_up(config: RunConfig) -> TrainingSetup:
     data = config.data
     if isinstance(corpus, ExampleCorpus):
         data = choose_example_settings(data, corpus)
+        if data.fold_case:
+            corpus = corpus.with_lower_case()
     tokenizer = build_tokenizer(data, corpus)
     splits = encode_splits(corpus, tokenizer, data)
     facts = describe_dataset(corpus, tokenizer, splits)
     if isinstance(corpus, PreparedDataset):
         data = data.model_copy(update={"tokenizer": corpus.manifest.tokenizer})
     model = fit_model_config(config.model, facts, tokenizer)
+    if not data.mask_inputs and model.name != AUTO and model_class(model.name).needs_examples:
+        raise MoreishError(
+            f"data.mask_inputs=false: model {model.name} predicts targets only; leave it out"
+        )
     return TrainingSetup(
         config=config.model_copy(update={"data": data, "model": model}),
         corpus=corpus,
@@ -160,6 +166,11 @@ def fit_model_config(model: ModelConfig, facts: DatasetInfo, tokenizer: Tokenize
         raise MoreishError(
             f"model {model.name} predicts the targets of inputs: it needs examples (--input COLUMN "
             "--target COLUMN), not a text"
+        )
+    if model.name != AUTO and model_class(model.name).needs_labels and facts.targets != "label":
+        raise MoreishError(
+            f"model {model.name} predicts labels, and these targets are {facts.targets}: leave "
+            "--model out, or read them as labels with --set data.target_form=label"
         )
     if facts.kind == "examples":
         assert facts.longest_item is not None

@@ -121,6 +121,7 @@ MEASURES = {
     "exact_match": ("targets right", 100.0),
     "accuracy": ("labels right", 100.0),
     "macro_f1": ("macro F1", 100.0),
+    "calibration_error": ("calibration error", 100.0),
     "char_error_rate": ("character errors", 100.0),
     "symbol_error_rate": ("symbol errors", 100.0),
     "bleu": ("BLEU", 1.0),
@@ -139,7 +140,7 @@ def prediction_rows(
     for split, score in scores.items():
         cells = []
         for name in names:
-            value, error = getattr(score, name), getattr(score, f"{name}_stderr")
+            value, error = getattr(score, name), getattr(score, f"{name}_stderr", None)
             factor = MEASURES[name][1]
             shown = "" if value is None else f"{factor * value:.2f}"
             if error is not None and math.isfinite(error):

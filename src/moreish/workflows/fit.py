@@ -185,15 +185,24 @@ class _Fitting:
             )
         )
 
-    def score(self, split: SplitName, model: Model, tokens: TokenDataset | None = None) -> Score:
+    def score(
+        self,
+        split: SplitName,
+        model: Model,
+        tokens: TokenDataset | None = None,
+        *,
+        brief: bool = False,
+    ) -> Score:
         def progress(name: str, share: float) -> None:
             self.report(Progress(what=f"evaluating {SPLIT_TITLES[name]}", share=share))
 
-        return self.run.score(split, model, progress=progress, group=self.group, tokens=tokens)
+        return self.run.score(
+            split, model, progress=progress, group=self.group, tokens=tokens, brief=brief
+        )
 
     def validate(self, model: Model) -> Score:
         """Score the validation split, or a sample of a large one."""
-        return self.score("val", model, self.run.validation_sample)
+        return self.score("val", model, self.run.validation_sample, brief=True)
 
     def count(self, model: CountBasedModel) -> str:
         """Fit a count-based model, and return the status of the run."""
@@ -356,8 +365,8 @@ class _Fitting:
         likewise if it is large. Ctrl-C leaves the score of the sample."""
         best = self.state.best
         assert best is not None
-        whole = self.run.split("val").num_predictions
-        if best.tokens < whole:
+        whole = self.run.split("val").num_targets
+        if best.tokens < whole or best.predicted is not None:
             expected = self.val_seconds * whole / best.tokens
             if expected > max(self.state.seconds, EXACT_SECONDS):
                 self._note_sample(best)
@@ -374,7 +383,7 @@ class _Fitting:
         if self.group.size == 1:
             seconds = max(self.state.seconds, RUNNING_SECONDS)
             best = self.run.add_running_loss(best, "val", model, max_seconds=seconds)
-        predictions = self.run.split("train").num_predictions
+        predictions = self.run.split("train").num_targets
         expected = self.val_seconds * predictions / best.tokens
         logits = predictions * model.vocab_size
         if predictions > MAX_SCORED_TOKENS or logits > MAX_SCORED_LOGITS:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 
 from moreish.data.audit.audit import AuditReport
 from moreish.data.audit.checks import Finding
@@ -15,6 +15,9 @@ MAX_SHARE = 0.9
 
 MIN_OCCURRENCES = 3
 """Number of examples of a label below which it can hardly be learned."""
+
+MAX_TARGET = 1024
+"""Characters of a target from which it may not fit into the default context."""
 
 LONG = 4096
 """Characters of an example from which it is reported as long."""
@@ -71,6 +74,16 @@ def _inputs(corpus: ExampleCorpus) -> Iterator[Finding]:
     empty = sum(not example.input for example in corpus.examples)
     if empty:
         yield Finding(name="empty inputs", description="examples with an empty input", count=empty)
+    targets_too_long = [e.target for e in corpus.examples if len(e.target) > MAX_TARGET]
+    if targets_too_long and corpus.form == "text":
+        yield Finding(
+            name="long targets",
+            description=f"targets of more than {MAX_TARGET:,} characters, which is the largest "
+            "default context: a target is never cut, so they may need --context N",
+            count=len(targets_too_long),
+            example=_shorten(targets_too_long[0]),
+            severity="warning",
+        )
     long = [e for e in corpus.examples if len(e.input) + len(e.target) > LONG]
     if long:
         yield Finding(
@@ -83,15 +96,18 @@ def _inputs(corpus: ExampleCorpus) -> Iterator[Finding]:
 
 
 def _leaks(corpus: ExampleCorpus) -> Iterator[Finding]:
-    """Report inputs of the training split that are in another one too."""
-    first = corpus.sizes_of_split[0]
-    training = {example.input for example in corpus.examples[:first]}
-    leaked = [e.input for e in corpus.examples[first:] if e.input in training]
+    """Report inputs of validation and test that are in an earlier split too."""
+    seen: set[str] = set()
+    leaked = []
+    for first, last in pairwise(accumulate(corpus.sizes_of_split, initial=0)):
+        inputs = [example.input for example in corpus.examples[first:last]]
+        leaked += [source for source in inputs if source in seen]
+        seen |= set(inputs)
     if leaked:
         yield Finding(
             name="inputs in several splits",
             description="examples of validation and test whose input is in the training split too, "
-            "so that measurements are too good",
+            "or in both, so that measurements are too good",
             count=len(leaked),
             example=_shorten(leaked[0]),
             severity="warning",

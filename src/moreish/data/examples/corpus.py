@@ -57,8 +57,14 @@ class ExampleCorpus:
         return replace(
             self,
             examples=[example for corpus in corpora for example in corpus.examples],
+            notes=list(dict.fromkeys(note for corpus in corpora for note in corpus.notes)),
             sizes_of_split=tuple(len(corpus.examples) for corpus in corpora),
         )
+
+    def with_lower_case(self) -> "ExampleCorpus":
+        """Return this corpus with all inputs in lower case, so that those which are equal to a
+        model are on one side of a split."""
+        return replace(self, examples=[Example(e.input.lower(), e.target) for e in self.examples])
 
     @cached_property
     def stats(self) -> CorpusStats:

@@ -66,17 +66,20 @@ def split_examples(
     tokens: TokenDataset, tokenizer: ExampleTokenizer, number: int | None = None
 ) -> list[Example]:
     """Return the examples of a token stream in the form that a model reads and writes them: all, or
-    `number` that are spread evenly over it."""
-    count = len(tokens.boundaries) - 1
-    examples = []
-    chosen = range(count)
-    if number is not None and number < count:
-        chosen = np.linspace(0, count - 1, number).round().astype(int).tolist()
-    for index in chosen:
-        ids = tokens.item(index)
-        cut = int(np.flatnonzero(ids == tokenizer.separator_id)[0])
-        target = tokenizer.decode_target(ids[cut + 1 :])
-        examples.append(Example(tokenizer.decode_input(ids[:cut]), target))
+    those of `number` different inputs that are spread evenly over it."""
+    places = zip(tokens.boundaries[:-1].tolist(), tokens.separators.tolist(), strict=True)
+    source_of = [tokens.ids_N[first + 1 : last].tobytes() for first, last in places]
+    sources = list(dict.fromkeys(source_of))
+    if number is not None and number < len(sources):
+        chosen = np.linspace(0, len(sources) - 1, number).round().astype(int)
+        sources = [sources[place] for place in chosen.tolist()]
+    kept, examples = set(sources), []
+    for index, source in enumerate(source_of):
+        if source in kept:
+            ids = tokens.item(index)
+            cut = int(np.flatnonzero(ids == tokenizer.separator_id)[0])
+            target = tokenizer.decode_target(ids[cut + 1 :])
+            examples.append(Example(tokenizer.decode_input(ids[:cut]), target))
     return examples
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -34,6 +34,9 @@ MESSAGES = "messages"
 
 PEEK_LINES = 20
 """Lines at the beginning of a file by which it is recognized."""
+
+MAX_PEEK_CHARACTERS = 1 << 24
+"""Characters in which there should be a whole line."""
 
 MAX_FIELD_CHARACTERS = 1 << 30
 """Longest field of a CSV file."""
@@ -212,7 +215,9 @@ def _text_of(value: Any, where: str) -> str:
     if value is None:
         return ""
     if isinstance(value, list) and all(isinstance(each, dict) for each in value):
-        value = "\n".join(_text_of(each.get("content"), where) for each in value)
+        # Messages have content, which may have parts of its own.
+        parts = (each.get("content", each.get("text")) for each in value)
+        value = "\n".join(_text_of(part, where) for part in parts)
     if isinstance(value, bool | int | float):
         value = json.dumps(value)
     if not isinstance(value, str):
@@ -231,7 +236,7 @@ def _read_table(path: Path, file_format: ExampleFormat, limit: int | None = None
     if suffix == ".parquet":
         raise MoreishError(f"{path}: examples are read from CSV, TSV, JSON and JSON lines")
     with open_decoded(path, file_format.encoding) as chunks:
-        text = next(iter(chunks), "") if limit is not None else "".join(chunks)
+        text = "".join(chunks) if limit is None else _beginning(chunks)
     is_cut = limit is not None
     if suffix in (".json", ".jsonl", ".ndjson"):
         return _table_of_json(path, text, suffix, limit)
@@ -241,9 +246,30 @@ def _read_table(path: Path, file_format: ExampleFormat, limit: int | None = None
     return _table_of_csv(path, text, suffix, file_format)
 
 
+def _beginning(chunks: Iterable[str]) -> str:
+    """Return the whole lines at the beginning of a text."""
+    text = ""
+    for chunk in chunks:
+        text += chunk
+        if "\n" in text[: -len(chunk)] or len(text) > MAX_PEEK_CHARACTERS:
+            return text[: text.rfind("\n") + 1] or text
+    return text
+
+
+def _first_object(text: str) -> Any:
+    """Return the first element of the beginning of a JSON array."""
+    start = text.find("{")
+    try:
+        return json.JSONDecoder().raw_decode(text, max(0, start))[0]
+    except (ValueError, RecursionError):
+        raise MoreishError("the file does not begin with a list of JSON objects") from None
+
+
 def _table_of_json(path: Path, text: str, suffix: str, limit: int | None) -> _Table:
     if suffix == ".json" and limit is None:
         rows = parse_json(text, str(path))
+    elif suffix == ".json":
+        rows = [_first_object(text)]
     else:
         lines = [line for line in text.split("\n") if line.strip()][:limit]
         rows = [parse_json(line, f"{path}, line {n:,}") for n, line in enumerate(lines, 1)]

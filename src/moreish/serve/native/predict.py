@@ -3,6 +3,8 @@
 H heads, D positions of a target, I positions of an input.
 """
 
+from collections import Counter
+
 import numpy as np
 import torch
 
@@ -77,7 +79,7 @@ def _attention(predictor: Predictor, prediction: Prediction) -> schemas.TargetAt
     model, label = predictor.model, predictor.tokenizer.label
     if not isinstance(model, EncoderDecoder):
         return None
-    source = predictor.encode_input(prediction.input)
+    source = prediction.source_ids
     tokens = torch.from_numpy(np.concatenate([source, prediction.ids]).astype(np.int64))[None]
     map_DI = model.cross_attention(tokens)[-1].mean(0)
     return schemas.TargetAttention(
@@ -97,13 +99,16 @@ def find_mistakes(served: ServedModel) -> schemas.MistakesResponse:
     predicted = served.run.predict_split(served.run.split("val"), NUM_EXAMPLES, search=Search())
     pairs = list(zip(predicted.predictions, predicted.targets, strict=True))
     wrong = sorted(
-        ((p, target) for p, target in pairs if p.target != target),
+        (pair for pair, is_right in zip(pairs, predicted.is_right, strict=True) if not is_right),
         key=lambda pair: -pair[0].probability,
     )
     table = None
     if served.run.record.data.targets == "label":
         counts = confusion(predicted.predictions, predicted.targets)
-        labels = sorted({label for pair in counts for label in pair})[:MAX_LABELS]
+        totals: Counter[str] = Counter()
+        for pair, count in counts.items():
+            totals.update(dict.fromkeys(pair, count))
+        labels = sorted(label for label, _ in totals.most_common(MAX_LABELS))
         rows = [[counts[row, column] for column in labels] for row in labels]
         table = schemas.Confusion(labels=labels, counts=rows)
     return schemas.MistakesResponse(

@@ -14,6 +14,8 @@ const BEAMS = [[1, "Most likely token"], [4, "Beam search, 4"], [10, "Beam searc
 
 export function makePredict(panel) {
   let card = null;
+  /** An input of several lines that was chosen, which stays one input while it is not changed. */
+  let chosen = "";
   let answers = [];
   const newSignal = makeLatestSignal();
 
@@ -39,7 +41,8 @@ export function makePredict(panel) {
       h("h2", {}, "Mistakes"), mistakesError, summary, table, mistakes)));
 
   async function predict() {
-    const inputs = input.value.split("\n").filter((line) => line.trim()).slice(0, MAX_INPUTS);
+    const lines = input.value === chosen ? [chosen] : input.value.split("\n");
+    const inputs = lines.filter((line) => line.trim()).slice(0, MAX_INPUTS);
     if (!inputs.length) {
       error.textContent = "Write an input first.";
       return;
@@ -113,7 +116,7 @@ export function makePredict(panel) {
   });
 
   function use(text) {
-    input.value = text;
+    input.value = chosen = text;
     if (text) predict();
   }
 
