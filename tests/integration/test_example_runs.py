@@ -75,6 +75,81 @@ def test_inputs_are_read_in_the_case_of_the_data(folder: Path) -> None:
                 run.predict("ABAB")
 
 
+def test_unknown_words_are_read_and_inputs_stay_as_they_were(labels: Run) -> None:
+    texts = ["Red  unheard gold", "RED"]
+    found = labels.predict(texts)
+    assert [p.input for p in found] == texts
+    assert [p.target for p in found] == ["good", "good"]
+    without = labels.predict(["red gold"])[0].probability
+    assert found[0].probability != without
+    assert labels.predict("Red unheard gold", unknown="drop")[0].probability == without
+
+
+def test_the_whole_validation_split_is_scored_after_training(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluations during training see a part of it."""
+    monkeypatch.setattr("moreish.runs.run.MAX_VALIDATION_LOGITS", 0)
+    for name in ("MIN_VALIDATION_PREDICTIONS", "MIN_VALIDATION_EXAMPLES"):
+        monkeypatch.setattr(f"moreish.runs.run.{name}", 5)
+    run = api.train(
+        write_labels(folder / "whole.csv"), model="encoder", steps=4, out=folder / "whole",
+        settings={"model": {"width": 8, "layers": 1}, "train": {"eval_every": 2}}, report=ignore,
+    )  # fmt: skip
+    examples = len(run.split("val").separators)
+    assert len(run.validation_sample.separators) == 5
+    assert run.scores["val"].tokens == run.scores["val"].predicted == examples > 20
+    assert {e["val"]["tokens"] for e in run.read_metrics() if "val" in e} == {5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "nb-svm", "--set", "data.target_form=text"], "predicts labels"),
+        (["--model", "encoder", "--set", "data.mask_inputs=false"], "predicts targets only"),
+        (["--model", "nb-svm", "--set", "model.word_order=2"], "use --tokenizer char"),
+    ],
+)
+def test_models_of_labels_refuse_other_targets(
+    moreish: Moreish, folder: Path, arguments: list[str], message: str
+) -> None:
+    done = moreish("train", write_labels(folder / "refused.csv"), "--steps", "1", *arguments)
+    assert done.status == 2 and message in done.err and done.err.count("\n") == 1
+
+
+def test_epochs_of_a_task_are_those_of_its_sample(moreish: Moreish) -> None:
+    done = moreish("plan", "task:addition", "--epochs", "1", "--set", "task.digits=1")
+    assert done.status == 0, done.err
+
+
+def test_examples_have_no_stride(pairs: Run) -> None:
+    with pytest.raises(MoreishError, match="leave it out"):
+        pairs.evaluate(stride=3)
+
+
+def test_doctor_finds_inputs_of_several_splits(moreish: Moreish, tmp_path: Path) -> None:
+    for name, words in (("train", "abc"), ("val", "cde"), ("test", "efg")):
+        rows = [f"{word * 3},{word}" for word in words]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *rows]))
+    files = [tmp_path / f"{name}.csv" for name in ("train", "val", "test")]
+    done = moreish("doctor", files[0], "--validation-file", files[1], "--test-file", files[2])
+    assert done.status == 0 and "2 examples of validation and test" in done.out
+
+
+def test_words_are_counted_in_characters(folder: Path) -> None:
+    path = write_labels(folder / "words.csv")
+    settings = {"model": {"name": "naive-bayes", "order": 1, "word_order": 1}}
+    run = api.train(path, settings=settings, tokenizer="char", out=folder / "words", report=ignore)
+    letters = api.train(
+        path, settings={"model": {"name": "naive-bayes", "order": 1}}, tokenizer="char",
+        out=folder / "letters", report=ignore,
+    )  # fmt: skip
+    # Six words and the boundary; the separator is white space.
+    assert len(run.model.ngrams_F) - len(letters.model.ngrams_F) == 7
+    assert run.scores["val"].loss < letters.scores["val"].loss
+    assert run.predict("red blue gold")[0].target == "good"
+
+
 def test_predict_prints_what_it_finds(labels: Run, moreish: Moreish, tmp_path: Path) -> None:
     (tmp_path / "inputs.txt").write_text("red gold\nblue\n")
     done = moreish("predict", labels.path, tmp_path / "inputs.txt")

@@ -60,7 +60,7 @@ class NaiveBayesConfig(ModelConfig):
         letters = [
             i for i, text in enumerate(texts) if i >= first and (text == "'" or text.isalnum())
         ]
-        if any(len(texts[i]) > 1 for i in letters):
+        if any(len(text) > 1 for text in texts[first:]):
             raise MoreishError(
                 f"model.word_order={self.word_order} counts words of characters: use --tokenizer "
                 "char, or leave it out"

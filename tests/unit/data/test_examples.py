@@ -76,6 +76,49 @@ def test_formats_of_trl_are_recognized(rows: list[dict], tmp_path: Path) -> None
     assert list(found) == [(f"p{n}", f"c{n}") for n in range(4)]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", "\n".join([json.dumps({"text": "x" * 9000, "label": "good"})] * 30)),
+        ("a.jsonl", json.dumps({"prompt": "x" * 200_000, "completion": "y"}) + "\n" * 2),
+        ("a.json", json.dumps([{"prompt": "x" * 3000, "completion": "y"}] * 50)),
+        ("a.json", json.dumps([{"text": "x", "label": "y"}] * 3, indent=2)),
+    ],
+)
+def test_long_lines_and_arrays_are_recognized(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    assert looks_like_examples(str(tmp_path / name))
+
+
+def test_content_may_have_parts(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "Hi"}, {"type": "text", "text": "there"}]
+    row = {"prompt": [{"role": "user", "content": parts}], "completion": [{"text": "Hello"}]}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(row))
+    assert read_examples([str(path)], ExampleFormat()).examples == [Example("Hi\nthere", "Hello")]
+
+
+def test_inputs_of_one_text_in_lower_case_are_in_one_split() -> None:
+    words = [f"word{n}" for n in range(100)]
+    examples = [Example(form, "x") for word in words for form in (word, word.upper())]
+    corpus = ExampleCorpus(name="x", examples=examples).with_lower_case()
+    parts = corpus.split("seeded", 0).values()
+    assert sum(len({example.input for example in part}) for part in parts) == 100
+
+
+def test_some_inputs_are_chosen_with_all_of_their_targets() -> None:
+    examples = [Example(f"{n:02}", target) for n in range(40) for target in "ab"[: 1 + n % 2]]
+    corpus = ExampleCorpus(
+        name="x", examples=examples, target_form="text", sizes_of_split=(len(examples),)
+    )
+    tokenizer = tokenizer_of(corpus)
+    tokens = encode_examples(corpus, tokenizer, "seeded", 0)["train"]
+    assert split_examples(tokens, tokenizer) == examples
+    chosen = split_examples(tokens, tokenizer, 4)
+    assert {example.input for example in chosen} == {"00", "13", "26", "39"}
+    assert len(chosen) == 6
+
+
 def test_ordinary_tables_are_not_examples(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("title,text\nx,hello\ny,world\n")
     (tmp_path / "a.txt").write_text("prompt,completion\n")
