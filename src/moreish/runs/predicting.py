@@ -50,12 +50,13 @@ class Predicted:
 
     def as_lines(self) -> list[str]:
         """Return each input with its prediction, and with its target where that is another."""
-        return [
+        lines = (
             f"{prediction.input} → {prediction.target}" + ("" if is_right else f" (not {target})")
             for prediction, target, is_right in zip(
                 self.predictions, self.targets, self.is_right, strict=True
             )
-        ]
+        )
+        return list(dict.fromkeys(lines))
 
     @property
     def targets(self) -> list[str]:

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from moreish.data import ExampleCorpus, ExampleFormat, encode_examples, read_examples
+from moreish.data import CATALOG, ExampleCorpus, ExampleFormat, encode_examples, read_examples
 from moreish.data.examples import guess_target_form, looks_like_examples, split_examples
 from moreish.data.examples.problems import held_out_problems, side_of, training_problem
 from moreish.data.token_dataset import IGNORE_INDEX
@@ -314,3 +314,8 @@ def test_the_steps_of_a_product_lead_to_it() -> None:
     task = build_task(task_config("calculator", {}))
     encoded = task.encode(Example("12*34", "408"))
     assert encoded == ("012*034", "8400,8400;6300,80400;0000,804000=804000")
+
+
+def test_lines_of_the_pronouncing_dictionary_are_examples() -> None:
+    raw = b"aalen AA1 L AH0 N # place, danish\naalen(2) AH1 L AH0 N\naalen(3) AA0 L AH0 N\n"
+    assert CATALOG["cmudict"].to_text(raw).split("\n") == ["aalen\tAA L AH N", "aalen\tAH L AH N"]
