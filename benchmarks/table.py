@@ -266,7 +266,8 @@ def tasks(title: str, beginnings: tuple[str, ...]) -> str:
 
 REVIEWS = {"rotten-tomatoes": "Rotten Tomatoes", "imdb": "IMDb"}
 CLASSIFIERS = {
-    "planned": "NB-SVM, as planned",
+    "words": "NB-SVM on words (`--model nb-svm`)",
+    "planned": "as planned: NB-SVM on words, and on characters of short texts",
     "hybrid": "NB-SVM and an encoder that corrects it",
     "sklearn svm": "scikit-learn's linear SVM on the same log-count ratios",
     "sklearn logistic": "scikit-learn's logistic regression on them",

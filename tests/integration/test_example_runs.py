@@ -50,7 +50,8 @@ def pairs(folder: Path) -> Run:
 
 def test_labels_are_counted(labels: Run) -> None:
     assert labels.config.model.name == "nb-svm"
-    assert labels.config.data.tokenizer == "word"
+    assert labels.config.data.tokenizer == "char"
+    assert labels.config.model.word_order == 2
     assert labels.scores["val"].accuracy == 1
     found = labels.predict(["red blue gold", "gold blue", "RED"])
     assert [p.target for p in found] == ["good", "bad", "good"]
@@ -71,18 +72,23 @@ def test_inputs_are_read_in_the_case_of_the_data(folder: Path) -> None:
         if fold:
             assert run.predict("ABAB")[0].target == run.predict("abab")[0].target
         else:
-            with pytest.raises(MoreishError, match="vocabulary"):
-                run.predict("ABAB")
+            assert run.tokenizer.find_unknown("ABAB") == ["A"]
 
 
-def test_unknown_words_are_read_and_inputs_stay_as_they_were(labels: Run) -> None:
+def test_unknown_words_are_read_and_inputs_stay_as_they_were(folder: Path, labels: Run) -> None:
+    run = api.train(folder / "labels.csv", model="nb-svm", out=folder / "svm", report=ignore)
+    assert run.config.data.tokenizer == "word"
     texts = ["Red  unheard gold", "RED"]
-    found = labels.predict(texts)
+    found = run.predict(texts)
     assert [p.input for p in found] == texts
     assert [p.target for p in found] == ["good", "good"]
-    without = labels.predict(["red gold"])[0].probability
+    without = run.predict(["red gold"])[0].probability
     assert found[0].probability != without
-    assert labels.predict("Red unheard gold", unknown="drop")[0].probability == without
+    assert run.predict("Red unheard gold", unknown="drop")[0].probability == without
+    # Characters have no token for unknown ones: they are left out.
+    (found,) = labels.predict("Red ☃gold")
+    assert found.input == "Red ☃gold" and found.target == "good"
+    assert found.probability == labels.predict("red gold")[0].probability
 
 
 def test_the_whole_validation_split_is_scored_after_training(

@@ -81,6 +81,9 @@ WORD_ORDER = 2
 CHARACTER_ORDER = 5
 """The same for characters."""
 
+CHARACTER_STRENGTH = 256.0
+"""Regularization of a planned classifier that counts both."""
+
 TRIAL_SECONDS = 0.3
 """Approximate duration of a speed measurement, in seconds."""
 
@@ -399,17 +402,22 @@ def _num_predictions(setup: TrainingSetup) -> float:
 
 
 def _plan_classifier(setup: TrainingSetup) -> Plan:
-    """Plan the classifier that counts: n-grams of words, or longer ones of characters."""
-    are_words = setup.config.data.tokenizer == "word"
-    order = WORD_ORDER if are_words else CHARACTER_ORDER
-    config = _run_config(setup, {"name": "nb-svm", "order": order}, {})
-    units = "words" if are_words else "characters"
+    """Plan the classifier that counts: n-grams of words, of characters, or of both."""
+    model: Tree = {"name": "nb-svm", "order": WORD_ORDER}
+    what = f"n-grams of up to {WORD_ORDER} words"
+    if setup.config.data.tokenizer != "word":
+        model = {**model, "order": CHARACTER_ORDER}
+        what = f"n-grams of up to {CHARACTER_ORDER} characters"
+        if setup.config.data.tokenizer == "char" and " " in setup.facts.alphabet:
+            model = {**model, "word_order": WORD_ORDER, "strength": CHARACTER_STRENGTH}
+            what += f" and {WORD_ORDER} words"
+    config = _run_config(setup, model, {})
     facts = setup.facts
     labels = plural(facts.labels or 0, "label")
     text = f"{facts.name}: {facts.documents:,} examples with {labels}."
     why = "Labels follow from which n-grams occur in an input, and these can be counted."
-    model = f"a linear model on the log-count ratios of n-grams of up to {order} {units} (NB-SVM)"
-    return Plan(config=config, reasons=(text, why, f"Plan: {model}."))
+    plan = f"Plan: a linear model on the log-count ratios of {what} (NB-SVM)."
+    return Plan(config=config, reasons=(text, why, plan))
 
 
 def _describe_text(setup: TrainingSetup) -> str:

@@ -734,8 +734,8 @@ class Run(RunFolder):
             length_penalty: exponent of the length by which beam search divides log-probabilities.
             temperature: above 0, targets are sampled at this temperature instead.
             seed: random seed of sampling.
-            unknown: "error" or "drop", for characters that are not in the vocabulary; words that
-                are not have a token of their own.
+            unknown: "error" or "drop", for characters that are not in the vocabulary. Of inputs to
+                classify, they are left out in any case; unknown words have a token of their own.
 
         Returns:
             For each input, a `Prediction`: its target, the probability of that, and alternatives.
@@ -768,12 +768,14 @@ class Run(RunFolder):
 
     def _known_input(self, text: str, unknown: str) -> str:
         """Return an input as the model can read it. Unknown words are read as such, as in the
-        validation split; for unknown characters, see `handle_unknown`."""
+        validation split; for unknown characters, see `handle_unknown`. Of an input to classify,
+        they are left out, as what is known may well decide."""
         if self.config.task is not None:
             return text
         if self.tokenizer.unk_id is not None and unknown == "error":
             return self.tokenizer.normalize_prompt(text)
-        return self.handle_unknown(text, unknown)
+        is_label = self.record.data.targets == "label"
+        return self.handle_unknown(text, "drop" if is_label and unknown == "error" else unknown)
 
     def add_running_loss(
         self,

@@ -75,6 +75,9 @@ AUDIT_CHARACTERS = 1 << 20
 MIN_WORDS = 2.5
 """Mean number of words of an input from which examples are read in words or byte pairs."""
 
+MAX_CLASSIFIED_CHARACTERS = 4_000_000
+"""Characters of all texts up to which a planned classifier counts n-grams of characters too."""
+
 EXAMPLE_VOCABULARY = 4096
 """Size of the vocabulary of byte pairs of examples."""
 
@@ -131,7 +134,7 @@ def set_up(config: RunConfig) -> TrainingSetup:
     corpus = load_corpus(config)
     data = config.data
     if isinstance(corpus, ExampleCorpus):
-        data = choose_example_settings(data, corpus)
+        data = choose_example_settings(data, corpus, is_planned=config.model.name == AUTO)
         if data.fold_case:
             corpus = corpus.with_lower_case()
     tokenizer = build_tokenizer(data, corpus)
@@ -316,9 +319,12 @@ def build_tokenizer(data: DataConfig, corpus: AnyCorpus) -> Tokenizer:
     )
 
 
-def choose_example_settings(data: DataConfig, corpus: ExampleCorpus) -> DataConfig:
+def choose_example_settings(
+    data: DataConfig, corpus: ExampleCorpus, *, is_planned: bool
+) -> DataConfig:
     """Choose the tokenizer of examples where the user did not: words in lower case to classify
-    texts, byte pairs to translate them, characters for single words."""
+    texts (for a classifier that is planned, characters, unless there are too many), byte pairs to
+    translate them, characters for single words."""
     if corpus.task is not None or "tokenizer" in data.model_fields_set:
         return data
     sample = corpus.examples[:: max(1, len(corpus.examples) // SAMPLED_EXAMPLES)]
@@ -332,6 +338,8 @@ def choose_example_settings(data: DataConfig, corpus: ExampleCorpus) -> DataConf
         return data
     if corpus.form == "label":
         chosen: dict[str, Any] = {"tokenizer": "word", "min_word_count": 1, "fold_case": True}
+        if is_planned and corpus.stats.characters <= MAX_CLASSIFIED_CHARACTERS:
+            chosen = {"tokenizer": "char", "fold_case": True}
     else:
         chosen = {"tokenizer": "bpe", "vocab_size": EXAMPLE_VOCABULARY}
     new = {key: value for key, value in chosen.items() if key not in data.model_fields_set}
