@@ -1337,7 +1337,7 @@ def planned_after(page: Page, act: Callable[[], object]) -> Any:
     return request.value.post_data_json
 
 
-COLUMN_FIELDS = ["Column to learn", "or: column of inputs", "column of targets"]
+COLUMN_FIELDS = ["Column to learn", "Or inputs of examples", "Targets of examples"]
 
 
 def test_new_requests_abort_old_ones_and_choices_survive_a_reload(trains: Trains) -> None:

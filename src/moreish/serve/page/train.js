@@ -45,8 +45,8 @@ export function makeTrain(panel) {
   const kind = select(KINDS, () => readText(text));
   /** The columns of a table: the one to learn, or those of examples. */
   const columns = { column: select([], chooseColumn), input: select([], chooseColumn), target: select([], chooseColumn) };
-  const columnFields = h("div", { class: "plan-fields", hidden: true }, field("Column to learn", columns.column),
-    field("or: column of inputs", columns.input), field("column of targets", columns.target));
+  const columnFields = h("div", { class: "column-fields", hidden: true }, field("Column to learn", columns.column),
+    field("Or inputs of examples", columns.input), field("Targets of examples", columns.target));
   const encoding = select(ENCODINGS, () => readText(text));
   const encodingField = field("Encoding", encoding);
   encodingField.hidden = true;
