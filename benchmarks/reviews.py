@@ -25,7 +25,7 @@ import numpy as np
 from result_files import provenance, read_results, write_results
 
 import moreish
-from moreish.models.naive_bayes import log_count_ratios
+from moreish.models.example_ngrams import log_count_ratios
 from moreish.utils.download import RemoteFile, WheelMember, fetch
 
 FILE = RemoteFile(

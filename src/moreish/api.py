@@ -221,8 +221,9 @@ def doctor(
 
     Args:
         source, text, report: as in `train`.
-        validation_file, test_file: as in `train`, for examples; inputs that are in several splits
-            are reported.
+        validation_file: Validation split from its own file; the source is then all training split.
+            Of examples only: inputs that are in several splits are reported.
+        test_file: Test split from a file of its own, with --validation-file.
 
     Raises:
         MoreishError: the source cannot be read.

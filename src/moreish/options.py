@@ -104,7 +104,7 @@ class ModelOptions(TextOptions, total=False):
     validation_file: Annotated[
         str | None,
         Option(
-            "Validation split from a file of its own; the source is then all training split.",
+            "Validation split from its own file; the source is then all training split.",
             "data.validation_file",
             metavar="FILE",
         ),

@@ -212,8 +212,9 @@ def test_eval_prints_measures_of_predictions(labels: Run, pairs: Run, moreish: M
 
 def test_compare_pairs_predictions(labels: Run, moreish: Moreish, folder: Path) -> None:
     other = api.train(
-        folder / "labels.csv", model="naive-bayes", out=folder / "bayes", report=ignore
-    )
+        folder / "labels.csv", model="naive-bayes", tokenizer="char", out=folder / "bayes",
+        settings={"data": {"fold_case": True}}, report=ignore,
+    )  # fmt: skip
     done = moreish("compare", labels.path, other.path, "--json")
     (found,) = json.loads(done.out)["predictions"]
     assert found["shares"] == [1, 1] and found["stderr"] == 0 and found["examples"] > 10

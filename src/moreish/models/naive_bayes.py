@@ -6,9 +6,6 @@ example and an n-gram, G n-grams of an input, F distinct n-grams of the training
 V vocabulary.
 """
 
-import warnings
-from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -21,6 +18,13 @@ from torch import Tensor
 from moreish.data import TokenDataset
 from moreish.errors import MoreishError
 from moreish.models.base import CountBasedModel, Logits, ModelConfig, State, Tokens
+from moreish.models.example_ngrams import (
+    WORD_MULTIPLIER,
+    NGramSets,
+    log_count_ratios,
+    ngram_codes,
+    word_hashes,
+)
 from moreish.tokenizers import ExampleTokenizer, Ids, Tokenizer
 
 UNBOUNDED = 1 << 40
@@ -29,7 +33,7 @@ UNBOUNDED = 1 << 40
 FLOOR = -20.0
 """Logit of tokens that are no label of the training split, in nats below the sum of the labels."""
 
-MAX_WEIGHTS = 32_000_000
+MAX_WEIGHTS = 8_000_000
 """Largest number of n-grams times labels, of which NB-SVM keeps some thirty arrays; rare n-grams
 are left out beyond it."""
 
@@ -67,60 +71,6 @@ class NaiveBayesConfig(ModelConfig):
             )
         spaces = [i for i, text in enumerate(texts) if text.isspace()]
         return config.with_defaults(letter_ids=letters, space_ids=spaces)
-
-
-WORD_MULTIPLIER = 0x2545F4914F6CDD1D
-"""Odd factor of the hash of a word in that of an n-gram of words."""
-
-with np.errstate(over="ignore"):
-    WORD_POWERS = np.cumprod(np.full(64, 0x9E3779B97F4A7C15, dtype=np.uint64))
-"""Factors of the characters of a word in its hash."""
-
-
-@dataclass(frozen=True)
-class NGramSets:
-    """Which n-grams each of some examples has."""
-
-    example_P: Ids
-    feature_P: Ids
-    """The number of an example and that of an n-gram that it has, by example."""
-    label_E: Ids
-    """The number of the label of each example."""
-    features: int
-    labels: int
-
-    @cached_property
-    def joint_counts(self) -> NDArray[np.float32]:
-        """The number of examples of each label that have an n-gram, (F, L)."""
-        both_P = self.feature_P * self.labels + self.label_E[self.example_P]
-        counts = np.bincount(both_P, minlength=self.features * self.labels)
-        return counts.reshape(self.features, self.labels).astype(np.float32)
-
-    @cached_property
-    def has_ngram(self) -> Tensor:
-        """Which n-grams each example has, a sparse matrix (E, F) of zeros and ones."""
-        start_E = np.searchsorted(self.example_P, np.arange(len(self.label_E) + 1))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse")  # that they are in beta
-            return torch.sparse_csr_tensor(
-                torch.from_numpy(start_E),
-                torch.from_numpy(self.feature_P),
-                torch.ones(len(self.feature_P)),
-                size=(len(self.label_E), self.features),
-                check_invariants=False,
-            )
-
-    def where(self, chosen_E: NDArray[np.bool_]) -> "NGramSets":
-        """Return some of the examples, with the same numbers of n-grams and labels."""
-        kept_P = chosen_E[self.example_P]
-        number_E = np.cumsum(chosen_E) - 1
-        return NGramSets(
-            number_E[self.example_P[kept_P]],
-            self.feature_P[kept_P],
-            self.label_E[chosen_E],
-            self.features,
-            self.labels,
-        )
 
 
 class NaiveBayes(CountBasedModel):
@@ -174,7 +124,7 @@ class NaiveBayes(CountBasedModel):
             scores_EL[torch.from_numpy(fold_E == fold)] = own.has_ngram @ weight_FL + bias_L
         return scores_EL
 
-    def _read(self, tokens: TokenDataset) -> tuple["NGramSets", Ids, Ids]:
+    def _read(self, tokens: TokenDataset) -> tuple[NGramSets, Ids, Ids]:
         """Return the n-grams of each example, which ones they are, (F,), and the tokens of the
         labels, (L,)."""
         example_P, ngrams_P = self._ngrams_of(tokens)
@@ -188,9 +138,7 @@ class NaiveBayes(CountBasedModel):
         sets = NGramSets(example_P, feature_P, label_E, len(ngrams_F), len(label_ids_L))
         return sets, ngrams_F, label_ids_L
 
-    def _weights_of(
-        self, examples: "NGramSets"
-    ) -> tuple[Float[Tensor, "F L"], Float[Tensor, " L"]]:
+    def _weights_of(self, examples: NGramSets) -> tuple[Float[Tensor, "F L"], Float[Tensor, " L"]]:
         """Return the weight of each n-gram for each label, log-count ratios, and the log of the
         share of each label."""
         count_L = np.bincount(examples.label_E, minlength=examples.labels)
@@ -204,9 +152,9 @@ class NaiveBayes(CountBasedModel):
         length_E = tokens.separators - tokens.boundaries[:-1] + 1
         skipped_E = tokens.boundaries[:-1] - (np.cumsum(length_E) - length_E)
         place_N = np.arange(length_E.sum()) + np.repeat(skipped_E, length_E)
-        return self.ngram_codes(tokens.ids_N[place_N].astype(np.int64), length_E)
+        return self.codes(tokens.ids_N[place_N].astype(np.int64), length_E)
 
-    def ngram_codes(self, ids_N: Ids, length_E: Ids) -> tuple[Ids, Ids]:
+    def codes(self, ids_N: Ids, length_E: Ids) -> tuple[Ids, Ids]:
         """Return the example and the code of every n-gram of some inputs, (P,) each.
 
         Args:
@@ -215,10 +163,10 @@ class NaiveBayes(CountBasedModel):
             length_E: the number of tokens of each.
         """
         example_N = np.repeat(np.arange(len(length_E)), length_E)
-        examples, codes = _ngrams(example_N, ids_N + 1, self.order, self.vocab_size)
+        examples, codes = ngram_codes(example_N, ids_N + 1, self.order, self.vocab_size)
         if self.config.word_order:
-            words = _words(example_N, ids_N, self.is_letter_V, self.is_space_V)
-            more_examples, more_codes = _ngrams(*words, self.config.word_order, WORD_MULTIPLIER)
+            words = word_hashes(example_N, ids_N, self.is_letter_V, self.is_space_V)
+            more_examples, more_codes = ngram_codes(*words, self.config.word_order, WORD_MULTIPLIER)
             examples, codes = examples + more_examples, codes + more_codes
         return np.concatenate(examples), np.concatenate(codes)
 
@@ -248,7 +196,7 @@ class NaiveBayes(CountBasedModel):
         """Return the logit of each label of the training split for inputs that end at a place."""
         length_R = place_R.cpu().numpy() + 1
         rows = zip(seen_RS.cpu().numpy(), length_R, strict=True)
-        example_P, code_P = self.ngram_codes(np.concatenate([r[:n] for r, n in rows]), length_R)
+        example_P, code_P = self.codes(np.concatenate([r[:n] for r, n in rows]), length_R)
         ngrams_F = self.ngrams_F.cpu().numpy()
         feature_P = np.searchsorted(ngrams_F, code_P)
         feature_P = np.minimum(feature_P, max(0, len(ngrams_F) - 1))
@@ -262,36 +210,6 @@ class NaiveBayes(CountBasedModel):
         device = scores_RL.device
         weight_QL = self.weight_FL[torch.from_numpy(feature_Q).to(device)]
         return scores_RL.index_add_(0, torch.from_numpy(row_Q).to(device), weight_QL)
-
-
-def _ngrams(
-    example_N: Ids, item_N: Ids, order: int, multiplier: int
-) -> tuple[list[Ids], list[Ids]]:
-    """Return the examples and the codes of the n-grams of some items, such as tokens, for each
-    length. Codes are numbers in base `multiplier`, or hashes where those are too large."""
-    examples, codes, code_N = [], [], np.zeros(len(item_N), np.int64)
-    for length in range(1, order + 1):
-        code_N = code_N[: len(item_N) - length + 1] * multiplier + item_N[length - 1 :]
-        inside_N = example_N[: len(code_N)] == example_N[length - 1 :]
-        examples.append(example_N[: len(code_N)][inside_N])
-        codes.append(code_N[inside_N])
-    return examples, codes
-
-
-def _words(
-    example_N: Ids, ids_N: Ids, is_letter_V: NDArray[np.bool_], is_space_V: NDArray[np.bool_]
-) -> tuple[Ids, Ids]:
-    """Return the example and a hash of each word: letters side by side, or another character."""
-    is_letter_N, is_space_N = is_letter_V[ids_N], is_space_V[ids_N]
-    is_first_N = ~is_letter_N
-    is_first_N[:1] = True
-    is_first_N[1:] |= ~is_letter_N[:-1] | (example_N[1:] != example_N[:-1])
-    start_W = np.flatnonzero(is_first_N)
-    place_N = np.arange(len(ids_N)) - np.repeat(start_W, np.diff(start_W, append=len(ids_N)))
-    factors_N = WORD_POWERS[np.minimum(place_N, len(WORD_POWERS) - 1)]
-    hash_W = np.add.reduceat((ids_N.astype(np.uint64) + np.uint64(1)) * factors_N, start_W)
-    is_word_W = ~is_space_N[start_W]
-    return example_N[start_W][is_word_W], hash_W[is_word_W].view(np.int64)
 
 
 def _drop_rare(
@@ -309,27 +227,3 @@ def _drop_rare(
         kept_F = count_F >= minimum
     kept_P = kept_F[feature_P]
     return ngrams_F[kept_F], (np.cumsum(kept_F) - 1)[feature_P[kept_P]], kept_P
-
-
-def log_count_ratios(
-    joint_FL: NDArray[np.float32], smoothing: float, without: int | None = None
-) -> NDArray[np.float32]:
-    """Return the log of how much more probable each n-gram is with a label than with all others
-    (equation 2 of the paper, for several labels).
-
-    Args:
-        joint_FL: number of examples of each label that have an n-gram.
-        smoothing: added to each count.
-        without: a label of which one example that has the n-gram is left out of the counts.
-    """
-    total_F1, sum_L = joint_FL.sum(1, keepdims=True), joint_FL.sum(0)
-    size = smoothing * len(joint_FL)
-    rest_FL = total_F1 - joint_FL
-    norms_2L = np.log(np.stack([sum_L, sum_L.sum() - sum_L]) + size)
-    if without is not None:
-        joint_FL, rest_FL = joint_FL.copy(), rest_FL.copy()
-        others = np.arange(joint_FL.shape[1]) != without
-        joint_FL[:, without] = np.maximum(joint_FL[:, without] - 1, 0)
-        rest_FL[:, others] = np.maximum(rest_FL[:, others] - 1, 0)
-    ratio_FL = np.log(joint_FL + smoothing) - np.log(rest_FL + smoothing)
-    return ratio_FL - (norms_2L[0] - norms_2L[1])

@@ -11,13 +11,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from moreish.models.naive_bayes import (
-    MAX_WEIGHTS,
-    NaiveBayes,
-    NaiveBayesConfig,
-    NGramSets,
-    log_count_ratios,
-)
+from moreish.models.example_ngrams import NGramSets, log_count_ratios
+from moreish.models.naive_bayes import MAX_WEIGHTS, NaiveBayes, NaiveBayesConfig
 
 MAX_ITERATIONS = 60
 """Iterations of L-BFGS."""

@@ -796,14 +796,15 @@ class Run(RunFolder):
     def validation_sample(self) -> TokenDataset:
         """What evaluations during training score: the validation split, or a sample of a large
         one."""
-        tokens, smallest = self.split("val"), MIN_VALIDATION_PREDICTIONS
+        tokens = self.split("val")
         affordable = MAX_VALIDATION_LOGITS // (
             self.record.data.outputs or self.tokenizer.vocab_size
         )
+        predictions = max(affordable, MIN_VALIDATION_PREDICTIONS)
+        predictions = min(predictions, MAX_VALIDATION_PREDICTIONS)
         if self.kind == "examples":
             mean_length = tokens.num_predictions // len(tokens.separators)
-            smallest = max(smallest, MIN_VALIDATION_EXAMPLES * mean_length)
-        predictions = max(smallest, min(affordable, MAX_VALIDATION_PREDICTIONS))
+            predictions = max(predictions, MIN_VALIDATION_EXAMPLES * mean_length)
         return tokens.sample(predictions, min(predictions, VALIDATION_BLOCK))
 
     def unseen_items(self, name: SplitName, tokens: TokenDataset) -> NDArray[np.bool_] | None:

@@ -76,7 +76,8 @@ MIN_WORDS = 2.5
 """Mean number of words of an input from which examples are read in words or byte pairs."""
 
 MAX_CLASSIFIED_CHARACTERS = 4_000_000
-"""Characters of all texts up to which a planned classifier counts n-grams of characters too."""
+"""Characters of all texts up to which a planned classifier of two labels counts n-grams of
+characters too; the time that it takes is proportional to the number of labels."""
 
 EXAMPLE_VOCABULARY = 4096
 """Size of the vocabulary of byte pairs of examples."""
@@ -338,7 +339,8 @@ def choose_example_settings(
         return data
     if corpus.form == "label":
         chosen: dict[str, Any] = {"tokenizer": "word", "min_word_count": 1, "fold_case": True}
-        if is_planned and corpus.stats.characters <= MAX_CLASSIFIED_CHARACTERS:
+        size = corpus.stats.characters * max(2, len(corpus.symbols))
+        if is_planned and size <= 2 * MAX_CLASSIFIED_CHARACTERS:
             chosen = {"tokenizer": "char", "fold_case": True}
     else:
         chosen = {"tokenizer": "bpe", "vocab_size": EXAMPLE_VOCABULARY}
