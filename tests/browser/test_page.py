@@ -1308,16 +1308,17 @@ def test_columns_of_a_table_are_chosen(trains: Trains) -> None:
     columns = ["english", "french", "<b>note"]
     trains.texts.append({"name": "pairs.csv", "bytes": 9, "columns": columns})
     page = trains.open()
+    expect(page.locator(".plan li")).to_have_count(1)
     column, inputs, targets = (page.get_by_label(name, exact=True) for name in COLUMN_FIELDS)
     expect(column).to_be_hidden()
     text = page.get_by_label("Or an earlier text")
-    text.select_option("pairs.csv")
+    planned_after(page, lambda: text.select_option("pairs.csv"))
     expect(column.locator("option")).to_have_text(["automatic", *columns])
-    inputs.select_option("french")
+    planned_after(page, lambda: inputs.select_option("french"))
     assert planned_after(page, lambda: targets.select_option("english")) == {
         "text": "pairs.csv", "minutes": 1, "model": None, "input": "french", "target": "english",
     }  # fmt: skip
-    page.reload()
+    planned_after(page, page.reload)
     expect(inputs).to_have_value("french")
     expect(targets).to_have_value("english")
     assert planned_after(page, lambda: column.select_option("<b>note")) == {

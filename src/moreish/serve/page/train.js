@@ -1,6 +1,7 @@
 // The Train view: check a text, plan a training run, run it, and use the model.
 
 import { attempt, get, makeLatestSignal, post, UserError } from "./api.js";
+import { makeColumns } from "./columns.js";
 import { checkbox, choose, errorLine, field, select } from "./controls.js";
 import { announce, button, debounce, h } from "./dom.js";
 import { makeLive } from "./live.js";
@@ -13,7 +14,6 @@ import { counted, large, shown } from "./text.js";
 const ESTIMATE = "This is an estimate: the speed is measured again when training starts.";
 
 const workLine = () => h("p", { class: "working" });
-
 function showWork(line, text) {
   line.textContent = text;
   if (text) announce(text);
@@ -24,7 +24,6 @@ const attemptHere = (line, work) => attempt(line, work, inPageTerms);
 export function makeTrain(panel) {
   const stored = tabStorage.get("train", {});
   let text = stored.text ?? "";
-  let storedColumns = stored.columns ?? {};
   let isTraining = false;
   /** Whether the user has chosen the name of the run. */
   let hasOwnName = Boolean(stored.name);
@@ -43,10 +42,7 @@ export function makeTrain(panel) {
   const serverTextField = field("Or an earlier text", serverText);
   serverTextField.hidden = true;
   const kind = select(KINDS, () => readText(text));
-  /** The columns of a table: the one to learn, or those of examples. */
-  const columns = { column: select([], chooseColumn), input: select([], chooseColumn), target: select([], chooseColumn) };
-  const columnFields = h("div", { class: "column-fields", hidden: true }, field("Column to learn", columns.column),
-    field("Or inputs of examples", columns.input), field("Targets of examples", columns.target));
+  const columns = makeColumns(stored.columns ?? {}, () => readText(text));
   const encoding = select(ENCODINGS, () => readText(text));
   const encodingField = field("Encoding", encoding);
   encodingField.hidden = true;
@@ -75,7 +71,7 @@ export function makeTrain(panel) {
 
   panel.append(live.element,
     h("section", { class: "source" }, h("h2", { class: "title" }, "Give it a text. In a minute it writes more of it."),
-      source.element, uploadStatus, renamed, uploadError, serverTextField, readStatus, readError, columnFields, encodingField),
+      source.element, uploadStatus, renamed, uploadError, serverTextField, readStatus, readError, columns.element, encodingField),
     h("div", { class: "audit-and-plan" }, audit, plan), live.runs.element);
   choose(model, stored.model);
   choose(kind, stored.kind);
@@ -84,27 +80,11 @@ export function makeTrain(panel) {
   minutes.addEventListener("input", remember);
   minutes.addEventListener("input", debounce(500, makePlan));
 
-  /** Offers the columns of a text that is a table. */
-  function showColumns() {
-    const names = texts.find((one) => one.name === text)?.columns ?? [];
-    columnFields.hidden = !names.length;
-    for (const [option, list] of Object.entries(columns)) {
-      const chosen = list.value || storedColumns[option];
-      list.replaceChildren(h("option", { value: "" }, "automatic"), ...names.map((one) => h("option", { value: one }, shown(one))));
-      list.value = names.includes(chosen) ? chosen : "";
-    }
-  }
-
-  /** A table has one column to learn, or two of examples. */
-  function chooseColumn({ target }) {
-    const excluded = target === columns.column ? [columns.input, columns.target] : [columns.column];
-    if (target.value) for (const list of excluded) list.value = "";
-    readText(text);
-  }
+  const showColumns = () => columns.show(texts.find((one) => one.name === text)?.columns ?? []);
 
   /** Stores the choices for a reload. */
   function remember() {
-    tabStorage.set("train", { text, kind: kind.value, encoding: encoding.value, columns: chosenColumns(), ticked: [...ticked],
+    tabStorage.set("train", { text, kind: kind.value, encoding: encoding.value, columns: columns.chosen(), ticked: [...ticked],
       minutes: minutes.value, model: model.value, name: hasOwnName ? name.value : "" });
   }
 
@@ -159,8 +139,7 @@ export function makeTrain(panel) {
   /** Resets the choices that belong to a text. */
   function forgetChoices() {
     [kind.value, encoding.value, encodingField.hidden, hasOwnName] = ["", "", true, false];
-    storedColumns = {};
-    for (const list of Object.values(columns)) list.value = "";
+    columns.forget();
     ticked.clear();
   }
 
@@ -182,7 +161,7 @@ export function makeTrain(panel) {
     const signal = readSignal();
     showWork(readStatus, `Reading ${shown(text)} …`);
     const answer = await attemptHere(readError, () => post("/api/doctor", { text, ...textSettings() }, signal).catch((error) => {
-      if (error.param === "encoding") encodingField.hidden = false;
+      encodingField.hidden &&= error.param !== "encoding";
       throw error;
     }));
     if (signal.aborted) return;
@@ -213,11 +192,7 @@ export function makeTrain(panel) {
 
   /** Returns how the text is to be read and cleaned. */
   const textSettings = () => ({ ...(kind.value && { kind: kind.value }), ...(encoding.value && { encoding: encoding.value }),
-    ...chosenColumns(),
-    ...Object.fromEntries([...ticked].map((option) => [option, true])) });
-
-  const chosenColumns = () => Object.fromEntries(
-    Object.entries(columns).map(([option, list]) => [option, list.value]).filter(([, value]) => value));
+    ...columns.chosen(), ...Object.fromEntries([...ticked].map((option) => [option, true])) });
 
   const requestSettings = () => ({ text, minutes: minutes.valueAsNumber || 1, model: model.value || null, ...textSettings() });
 
