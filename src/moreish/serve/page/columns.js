@@ -13,6 +13,7 @@ export function makeColumns(stored, onChange) {
   /** A table has one column to learn, or two of examples. */
   function choose({ target }) {
     const excluded = target === lists.column ? [lists.input, lists.target] : [lists.column];
+    stored = {};
     if (target.value) for (const list of excluded) list.value = "";
     onChange();
   }
