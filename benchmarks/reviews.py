@@ -137,7 +137,7 @@ def ngrams_of(tokens: Any, order: int) -> tuple[list[set[tuple[int, ...]]], list
 def run_split(path: Path, folder: Path, seed: int, minutes: float) -> dict[str, Any]:
     """Measure all models on one split."""
     found = {"words": run_moreish(path, folder, seed, ["--model", "nb-svm"])}
-    order = moreish.load(folder / "run").config.model.order  # type: ignore[attr-defined]
+    order = moreish.load(folder / "run").config.model.model_dump()["order"]
     try:
         found |= {f"sklearn {k}": v for k, v in run_sklearn(folder / "run", order).items()}
     except ImportError:

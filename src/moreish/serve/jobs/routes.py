@@ -1,5 +1,7 @@
 """`/api`: uploads, audits, plans and manager."""
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -27,7 +29,8 @@ def router(manager: TrainingManager) -> APIRouter:
     @api.get("/texts")
     async def list_texts() -> schemas.UploadList:
         """List the uploaded texts and the built-in data sets."""
-        return schemas.UploadList(texts=manager.texts.contents(), datasets=list(CATALOG))
+        texts = await asyncio.to_thread(manager.texts.contents)  # it reads the beginnings of tables
+        return schemas.UploadList(texts=texts, datasets=list(CATALOG))
 
     @api.post(
         "/texts",

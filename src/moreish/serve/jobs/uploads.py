@@ -1,5 +1,6 @@
 """The folder of uploaded texts, and the names that texts and runs may have."""
 
+import asyncio
 import errno
 import re
 import time
@@ -133,7 +134,7 @@ class UploadFolder:
             raise ApiError(507, message) from None
         finally:
             partial.unlink(missing_ok=True)
-        return UploadedText.of(self.path / name)
+        return await asyncio.to_thread(UploadedText.of, self.path / name)
 
     async def _write(self, path: Path, request: Request) -> None:
         """Write the body of a request to a file."""
